@@ -1,0 +1,271 @@
+"""SQL over the lake: the views and macros that analysts query, in memory and as catalogue.duckdb.
+
+The views name exactly the committed Parquet files, so whoever opens an older catalogue.duckdb sees an older,
+whole state. Nothing here imports torch, faiss or Prefect.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from importlib.resources import files as package_files
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from lake.lake import Lake, ServingPair
+from lake.store import Store
+from lake.tables import Table, TableFile
+from lake.versions import Versions
+
+CATALOGUE = "catalogue.duckdb"
+
+VERSION_COLUMNS = pa.schema(
+    [
+        ("version", pa.int32()),
+        ("status", pa.string()),
+        ("is_current", pa.bool_()),
+        ("is_serving", pa.bool_()),
+        ("created_at", pa.timestamp("us", tz="UTC")),
+        ("changed_at", pa.timestamp("us", tz="UTC")),
+        ("reason", pa.string()),
+        ("properties", pa.string()),  # the manifest's, as JSON
+    ]
+)
+
+VIEWS = """
+CREATE VIEW image_history AS
+    SELECT image_key, etag, size_bytes, last_modified, sha256, width, height, format, product_id, status, reason,
+           ingested_at
+    FROM {images};
+
+-- The newest row of each key; a tombstone is newer than what it buries.
+CREATE VIEW newest_images AS
+    SELECT history.* FROM image_history AS history
+    JOIN (SELECT image_key, max(ingested_at) AS ingested_at FROM image_history GROUP BY image_key)
+    USING (image_key, ingested_at);
+
+CREATE VIEW images AS SELECT * EXCLUDE (reason) FROM newest_images WHERE status = 'ok';
+
+CREATE VIEW rejected AS
+    SELECT image_key, reason, size_bytes, etag, last_modified, ingested_at
+    FROM newest_images WHERE status = 'rejected';
+
+CREATE VIEW pixels AS
+    SELECT stored.image_key, stored.sha256, stored.pixels
+    FROM {images} AS stored JOIN images USING (image_key, ingested_at);
+
+CREATE VIEW score_history AS
+    SELECT image_key, sha256, model_version::INTEGER AS model_version, polarity, label, positive_intensity,
+           negative_intensity, embedding, scored_at
+    FROM {scores};
+
+-- What one model says of the live pictures. Two runs may have scored the same content; the first counts.
+CREATE MACRO scores_of(model) AS TABLE
+    SELECT images.image_key, images.product_id, history.* EXCLUDE (image_key)
+    FROM score_history AS history
+    JOIN (SELECT sha256, min(scored_at) AS scored_at FROM score_history
+          WHERE model_version = model GROUP BY sha256) USING (sha256, scored_at)
+    JOIN images USING (sha256)
+    WHERE history.model_version = model;
+
+CREATE VIEW scores AS FROM scores_of({model_version});
+
+CREATE VIEW runs AS SELECT * FROM {runs} ORDER BY started_at;
+
+CREATE MACRO most_positive(n := 10) AS TABLE
+    SELECT image_key, product_id, polarity, positive_intensity, negative_intensity
+    FROM scores ORDER BY polarity DESC, image_key LIMIT n;
+
+CREATE MACRO most_negative(n := 10) AS TABLE
+    SELECT image_key, product_id, polarity, positive_intensity, negative_intensity
+    FROM scores ORDER BY polarity, image_key LIMIT n;
+
+CREATE MACRO product_polarity() AS TABLE
+    SELECT product_id, count(*) AS pictures, avg(polarity) AS polarity, min(polarity) AS lowest,
+           max(polarity) AS highest, avg(positive_intensity) AS positive_intensity,
+           avg(negative_intensity) AS negative_intensity
+    FROM scores GROUP BY product_id ORDER BY polarity;
+
+-- Exact search, picture by picture: the measure that the index is held against. Slow on a large catalogue.
+CREATE MACRO similar_to(key, k := 10) AS TABLE
+    SELECT others.image_key, others.product_id, others.polarity,
+           list_cosine_similarity(others.embedding, wanted.embedding) AS similarity
+    FROM scores AS others, (SELECT embedding FROM scores WHERE image_key = key) AS wanted
+    WHERE others.image_key <> key ORDER BY similarity DESC, others.image_key LIMIT k;
+
+CREATE MACRO polarity_changes(old_model, new_model) AS TABLE
+    SELECT images.image_key, images.product_id, earlier.polarity AS old_polarity, later.polarity AS new_polarity,
+           later.polarity - earlier.polarity AS change
+    FROM images
+    JOIN (SELECT sha256, any_value(polarity) AS polarity FROM score_history
+          WHERE model_version = old_model GROUP BY sha256) AS earlier USING (sha256)
+    JOIN (SELECT sha256, any_value(polarity) AS polarity FROM score_history
+          WHERE model_version = new_model GROUP BY sha256) AS later USING (sha256)
+    ORDER BY abs(later.polarity - earlier.polarity) DESC, image_key;
+"""
+
+
+# Where the pixels of the live pictures lie, for the tasks that read them in bulk.
+STORED_PICTURES = """
+CREATE VIEW stored_pictures AS
+    SELECT image_key, stored.sha256, filename AS url, file_row_number AS row
+    FROM (SELECT image_key, sha256, ingested_at, filename, file_row_number FROM {stored} WHERE status = 'ok') AS stored
+    JOIN images USING (image_key, ingested_at);
+
+-- Every picture that was ever decoded, as it was last: a label stays of use when the shop drops the product.
+CREATE VIEW pictures_ever AS
+    SELECT stored.image_key, stored.sha256, stored.product_id, stored.pixels
+    FROM {stored} AS stored
+    JOIN (SELECT image_key, max(ingested_at) AS ingested_at FROM image_history WHERE status = 'ok'
+          GROUP BY image_key) USING (image_key, ingested_at);
+"""
+
+
+def connect(lake: Lake, *, memory_limit: str | None = None) -> duckdb.DuckDBPyConnection:
+    """An in-memory DuckDB with the lake's views as they are committed now.
+
+    `memory_limit` (DuckDB's spelling, "2GB") bounds joins and sorts, which spill to disk beyond it.
+    """
+    connection = duckdb.connect()
+    if memory_limit:
+        connection.execute("SET memory_limit = ?", [memory_limit])
+    prepare(connection, lake.store)
+    _create_views(connection, lake)
+    stored = _relation(lake.images, located=True)
+    connection.execute(STORED_PICTURES.format(stored=stored))
+    return connection
+
+
+def prepare(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
+    """Let the connection read the store's files: in an S3 lake, load httpfs and hand over the credentials."""
+    connection.execute("SET TimeZone = 'UTC'")
+    connection.execute("SET autoinstall_known_extensions = false")
+    if store.s3 is None:
+        return
+    extension = _quoted(str(_extension("httpfs")))
+    connection.execute(f"LOAD {extension}")
+    names = {"access_key_id": "KEY_ID", "secret_access_key": "SECRET", "session_token": "SESSION_TOKEN"}
+    options = {names[name]: _quoted(value) for name, value in store.s3.credentials().items()}
+    options["REGION"] = _quoted(store.s3.region)
+    if store.s3.endpoint:
+        options["ENDPOINT"] = _quoted(store.s3.endpoint.split("://", 1)[1].rstrip("/"))
+        options |= {"URL_STYLE": "'path'", "USE_SSL": "false" if store.s3.allow_http else "true"}
+    rendered = ", ".join(f"{name} {value}" for name, value in options.items())
+    connection.execute(f"CREATE OR REPLACE SECRET lake (TYPE s3, {rendered})")
+
+
+def write_catalogue(lake: Lake) -> str:
+    """Write catalogue.duckdb afresh, whole; a client that has the old file open keeps the old. Returns its URL."""
+    with tempfile.TemporaryDirectory(prefix="vitrine-") as folder:
+        path = Path(folder, CATALOGUE)
+        connection = duckdb.connect(str(path))
+        prepare(connection, lake.store)
+        _create_views(connection, lake)
+        connection.close()
+        lake.store.put(CATALOGUE, path.read_bytes())
+    return lake.store.url(CATALOGUE)
+
+
+def _create_views(connection: duckdb.DuckDBPyConnection, lake: Lake) -> None:
+    serving = lake.serving()
+    _create_versions(connection, lake.models, serving.model_version)
+    _create_versions(connection, lake.indexes, serving.index_version)
+    _create_serving(connection, serving)
+    statements = VIEWS.format(
+        images=_relation(lake.images),
+        scores=_relation(lake.scores),
+        runs=_relation(lake.runs),
+        model_version=-1 if serving.model_version is None else serving.model_version,
+    )
+    connection.execute(statements)
+
+
+def _create_versions(connection: duckdb.DuckDBPyConnection, versions: Versions, serving: int | None) -> None:
+    """The registry as a small table: the log and the manifests are JSON, which views can't read in place."""
+    rows = pa.Table.from_pylist(describe_versions(versions, serving), schema=VERSION_COLUMNS)
+    connection.register("version_rows", rows)
+    connection.execute(
+        f"CREATE TABLE {versions.kind} AS SELECT * REPLACE (properties::JSON AS properties) FROM version_rows"
+    )
+    connection.unregister("version_rows")
+
+
+def _create_serving(connection: duckdb.DuckDBPyConnection, serving: ServingPair) -> None:
+    connection.execute("CREATE TABLE serving (model_version INTEGER, index_version INTEGER)")
+    connection.execute("INSERT INTO serving VALUES (?, ?)", [serving.model_version, serving.index_version])
+
+
+def describe_versions(versions: Versions, serving: int | None) -> list[dict[str, Any]]:
+    """One row a version, oldest first: what was last said of it in the log, and its manifest's properties."""
+    entries = versions.entries()
+    current = entries[-1].current if entries else None
+    newest = {entry.version: entry for entry in entries}
+    rows = []
+    for version, entry in sorted(newest.items()):
+        manifest = versions.manifest(version)
+        rows.append(
+            {
+                "version": version,
+                "status": {"refuse": "refused", "register": "registered"}.get(entry.action, "accepted"),
+                "is_current": version == current,
+                "is_serving": version == serving,
+                "created_at": manifest.created_at,
+                "changed_at": entry.at,
+                "reason": entry.reason,
+                "properties": json.dumps(manifest.properties),
+            }
+        )
+    return rows
+
+
+def _relation(table: Table, *, located: bool = False) -> str:
+    """The table's committed files as something to select from; typed and empty where there are none.
+
+    `located` adds each row's place: filename and file_row_number.
+    """
+    found = table.files()
+    if not found:
+        columns = [f"NULL::{_sql_type(f.type)} AS {f.name}" for f in table.schema]
+        columns += ["NULL::VARCHAR AS filename", "NULL::BIGINT AS file_row_number"] if located else []
+        return f"(SELECT {', '.join(columns)} WHERE false)"
+    options = f"hive_partitioning = {'true' if table.partition_by else 'false'}"
+    options += ", filename = true, file_row_number = true" if located else ""
+    return f"read_parquet({_listed(found)}, {options})"
+
+
+def _listed(found: Sequence[TableFile]) -> str:
+    return "[" + ", ".join(_quoted(file.url) for file in found) + "]"
+
+
+def _sql_type(kind: pa.DataType) -> str:
+    if pa.types.is_list(kind):
+        return f"{_sql_type(kind.value_type)}[]"
+    if pa.types.is_struct(kind):
+        return "STRUCT(" + ", ".join(f"{f.name} {_sql_type(f.type)}" for f in kind) + ")"
+    return _SQL_TYPES[str(kind)]
+
+
+_SQL_TYPES = {
+    "string": "VARCHAR",
+    "binary": "BLOB",
+    "bool": "BOOLEAN",
+    "int32": "INTEGER",
+    "int64": "BIGINT",
+    "float": "FLOAT",
+    "double": "DOUBLE",
+    "timestamp[us, tz=UTC]": "TIMESTAMP WITH TIME ZONE",
+}
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _extension(name: str) -> Path:
+    """The extension's file inside its PyPI wheel: nothing is downloaded at run time."""
+    root = package_files(f"duckdb_extension_{name}") / "extensions" / f"v{duckdb.__version__}"
+    return Path(str(root / f"{name}.duckdb_extension"))

@@ -1,0 +1,38 @@
+"""What can go wrong in the lake, by what the caller should do about it.
+
+LakeError                  stop the run; the message is one line that says what to do
+├── StoreUnavailable       retry: the network, the server or the disk did not answer
+├── ObjectNotFound         the one object is gone; the caller knows what that means
+├── ObjectExists           a put-if-absent lost; read what is there
+├── LostRace               another writer published first; nothing of ours is lost, start again from theirs
+├── UnknownVersion         no such version was ever recorded
+└── CorruptFile            size or sha256 differ from the manifest; never open the file
+"""
+
+
+class LakeError(Exception):
+    """Stops the run. The message is one line: what was expected, what was found, what to do."""
+
+
+class StoreUnavailable(LakeError):
+    """The store did not answer in time; the same call may succeed later."""
+
+
+class ObjectNotFound(LakeError):
+    """There is no object at this path."""
+
+
+class ObjectExists(LakeError):
+    """A put-if-absent found an object at this path."""
+
+
+class LostRace(LakeError):
+    """Another writer moved the current version first."""
+
+
+class UnknownVersion(LakeError):
+    """The log names no such version."""
+
+
+class CorruptFile(LakeError):
+    """A file's size or sha256 is not what its manifest says."""

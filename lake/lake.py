@@ -1,0 +1,69 @@
+"""One lake: its store, its tables and its versions, opened from one URI."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lake.errors import LakeError, ObjectNotFound
+from lake.store import Store, open_store
+from lake.tables import IMAGES, RUNS, SCORES, Table
+from lake.versions import Versions
+
+MARKER = "vitrine.json"  # says that this root is a lake, and in which layout
+LAYOUT = b'{"format": 1}\n'
+
+
+@dataclass(frozen=True)
+class ServingPair:
+    """What readers use: the model whose scores SQL shows and the index that search answers from."""
+
+    model_version: int | None
+    index_version: int | None
+
+
+class Lake:
+    """The lake at one root URI."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.images = Table(store, "images", IMAGES)
+        self.scores = Table(store, "scores", SCORES, partition_by="model_version")
+        self.runs = Table(store, "runs", RUNS)
+        self.models = Versions(store, "models")
+        self.indexes = Versions(store, "indexes")
+
+    @property
+    def uri(self) -> str:
+        """The root URI."""
+        return self.store.uri
+
+    def serving(self) -> ServingPair:
+        """The pair that readers use: the newest index entry names it; before any index, the promoted model."""
+        index_version = self.indexes.current()
+        if index_version is None:
+            return ServingPair(self.models.current(), None)
+        model_version = self.indexes.manifest(index_version).properties["model_version"]
+        return ServingPair(int(model_version), index_version)
+
+
+def open_lake(uri: str, *, create: bool = False) -> Lake:
+    """The lake at the URI. Raises LakeError where there is none (unless `create`) or where it can't be used."""
+    try:
+        store = open_store(uri, create=create)
+    except ObjectNotFound as error:
+        raise LakeError(_no_lake(uri)) from error
+    if any(character in store.url() for character in "*?["):
+        raise LakeError(
+            f"the lake's path {store.url()} has one of * ? [, which SQL engines read as patterns: rename it"
+        )
+    if not store.exists(MARKER):
+        if not create:
+            raise LakeError(_no_lake(store.uri))
+        store.put(MARKER, LAYOUT)  # proves, before any work, that the lake can be written
+    elif store.get(MARKER) != LAYOUT:
+        raise LakeError(f"the lake at {store.uri} has another layout than this Vitrine writes: update Vitrine")
+    return Lake(store)
+
+
+def _no_lake(uri: str) -> str:
+    return f"there is no lake at {uri}: run `vitrine ingest SOURCE --lake {uri}` first, or correct --lake"

@@ -1,0 +1,374 @@
+"""Objects under one root URI: a local directory or an S3 prefix, the same calls for both.
+
+Bytes move through obstore; boto3 resolves who we are (profiles, SSO, roles, region, endpoint).
+The only conditional write used anywhere is put-if-absent: it is the one that every store has.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import unquote, urlsplit
+
+import obstore
+from obstore import exceptions
+from obstore.store import LocalStore, MemoryStore, S3Store
+
+from lake.errors import LakeError, ObjectExists, ObjectNotFound, StoreUnavailable
+
+logger = logging.getLogger(__name__)
+
+LIST_CHUNK = 1000  # objects a page: S3's own page size
+RETRY_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class ObjectInfo:
+    """What a listing says about one object."""
+
+    path: str
+    size_bytes: int
+    etag: str
+    last_modified: datetime
+
+
+@dataclass(frozen=True)
+class S3Location:
+    """Where an S3 root is and how to speak to it, resolved through boto3."""
+
+    bucket: str
+    prefix: str
+    endpoint: str | None
+    region: str
+    session: Any  # boto3.session.Session
+
+    @property
+    def allow_http(self) -> bool:
+        """True where the endpoint is plain http (a server on one's own network)."""
+        return self.endpoint is not None and self.endpoint.startswith("http://")
+
+    def get(self, path: str) -> bytes:
+        """An object whose key obstore can't spell. Raises what obstore would."""
+        try:
+            answer = self._client.get_object(Bucket=self.bucket, Key=self._key(path))
+            return bytes(answer["Body"].read())
+        except self._client.exceptions.NoSuchKey as error:
+            raise FileNotFoundError(path) from error
+
+    def pages(self, prefix: str, *, after: str) -> Iterator[list[ObjectInfo]]:
+        """The objects below the prefix whose keys come after `after`, in pages."""
+        pages = self._client.get_paginator("list_objects_v2").paginate(
+            Bucket=self.bucket,
+            Prefix=self._key(f"{prefix}/" if prefix else ""),
+            StartAfter=self._key(after) if after else "",
+        )
+        start = len(self._key(""))
+        for page in pages:
+            yield [
+                ObjectInfo(found["Key"][start:], found["Size"], found["ETag"].strip('"'), found["LastModified"])
+                for found in page.get("Contents", [])
+            ]
+
+    def _key(self, path: str) -> str:
+        return f"{self.prefix}/{path}" if self.prefix else path
+
+    @cached_property
+    def _client(self) -> Any:
+        return self.session.client("s3", endpoint_url=self.endpoint, region_name=self.region)
+
+    def credentials(self) -> dict[str, str]:
+        """The session's credentials as they are now: access_key_id, secret_access_key and perhaps a token."""
+        frozen = self.session.get_credentials().get_frozen_credentials()
+        found = {
+            "access_key_id": frozen.access_key,
+            "secret_access_key": frozen.secret_key,
+            "session_token": frozen.token,
+        }
+        return {name: value for name, value in found.items() if value}
+
+
+class Store:
+    """A root URI and the bytes below it. Paths are relative to the root, with `/` between their parts."""
+
+    def __init__(self, uri: str, backend: Any, *, directory: Path | None, s3: S3Location | None) -> None:
+        self.uri = uri
+        self._backend = backend
+        self.directory = directory
+        self.s3 = s3
+
+    def __repr__(self) -> str:
+        return f"Store({self.uri!r})"
+
+    def url(self, path: str = "") -> str:
+        """The path as other engines (delta-rs, DuckDB) name it."""
+        if self.directory is not None:
+            return str(self.directory / path) if path else str(self.directory)
+        return f"{self.uri}/{path}" if path else self.uri
+
+    def get(self, path: str) -> bytes:
+        """The object's bytes. Raises ObjectNotFound."""
+        with _translated(self.uri, path):
+            if self.directory is not None:
+                return (self.directory / path).read_bytes()
+            if self.s3 is not None and _is_odd(path):
+                return self.s3.get(path)
+            return bytes(obstore.get(self._backend, path).bytes())
+
+    def put(self, path: str, data: bytes | Path) -> None:
+        """Write the object whole; readers see the old bytes or the new, never a part."""
+        with _translated(self.uri, path):
+            obstore.put(self._backend, path, data)
+
+    def put_new(self, path: str, data: bytes) -> None:
+        """Write the object only where there is none. Raises ObjectExists."""
+        with _translated(self.uri, path):
+            obstore.put(self._backend, path, data, mode="create", use_multipart=False)
+
+    def exists(self, path: str) -> bool:
+        """Whether there is an object at exactly this path."""
+        try:
+            with _translated(self.uri, path):
+                obstore.head(self._backend, path)
+        except ObjectNotFound:
+            return False
+        return True
+
+    def pages(self, prefix: str = "") -> Iterator[list[ObjectInfo]]:
+        """Every object below the prefix, in pages; the pages are fetched as they are consumed."""
+        with _translated(self.uri, prefix):
+            if self.directory is not None:
+                yield from _paged(_walk(self.directory, prefix))
+                return
+            last = ""
+            try:
+                for page in obstore.list(self._backend, prefix or None, chunk_size=LIST_CHUNK):
+                    found = [_object_info(dict(meta)) for meta in page]
+                    last = found[-1].path
+                    yield found
+            except exceptions.InvalidPathError:
+                if self.s3 is None:
+                    raise
+                # One key such as "a//b.jpg" stops obstore's listing; boto3 takes any key.
+                yield from self.s3.pages(prefix, after=last)
+
+    def names(self, prefix: str) -> list[str]:
+        """The paths of the objects below the prefix, sorted."""
+        return sorted(found.path for page in self.pages(prefix) for found in page)
+
+    def delete(self, paths: list[str]) -> None:
+        """Remove the objects; one that is gone already is no error."""
+        for path in paths:
+            try:
+                with _translated(self.uri, path):
+                    obstore.delete(self._backend, path)
+            except ObjectNotFound:
+                continue
+
+    def check(self) -> None:
+        """Ask the root one cheap question. Raises LakeError where it does not answer as a root should."""
+        for _ in self.pages():
+            break
+
+    @property
+    def storage_options(self) -> dict[str, str]:
+        """How delta-rs reaches the same root; asked afresh, since a role's credentials expire."""
+        if self.s3 is None:
+            return {}
+        options = {f"aws_{name}": value for name, value in self.s3.credentials().items()}
+        options |= {"aws_region": self.s3.region, "aws_conditional_put": "etag"}
+        if self.s3.endpoint:
+            options |= {"aws_endpoint": self.s3.endpoint, "aws_virtual_hosted_style_request": "false"}
+        if self.s3.allow_http:
+            options["aws_allow_http"] = "true"
+        return options
+
+
+def open_store(uri: str, *, create: bool = False) -> Store:
+    """The store at a URI: `s3://bucket/prefix`, `file:///…`, `memory://` or a directory's path.
+
+    Raises LakeError where the place does not exist (with `create`, a local directory is made), can't be
+    reached or can't be read.
+    """
+    if uri.startswith("s3://"):
+        store = _open_s3(uri)
+    elif uri.startswith("memory://"):
+        return Store("memory://", MemoryStore(), directory=None, s3=None)
+    elif "://" in uri and not uri.startswith("file://"):
+        scheme = uri.split("://", 1)[0]
+        raise LakeError(f"{scheme}:// is not supported: expected s3://bucket/prefix, file:///path or a directory")
+    else:
+        store = _open_directory(uri, create=create)
+    store.check()
+    return store
+
+
+def _open_directory(uri: str, *, create: bool) -> Store:
+    if uri.startswith("file://"):
+        parts = urlsplit(uri)
+        if parts.netloc not in ("", "localhost"):
+            raise LakeError(f"{uri} names the host {parts.netloc!r}: a local URI has three slashes, file:///path")
+        path = Path(unquote(parts.path))
+    else:
+        path = Path(uri).expanduser()
+    directory = path.absolute()
+    if directory.exists() and not directory.is_dir():
+        raise LakeError(f"{directory} is a file: expected a directory or s3://bucket/prefix")
+    if not directory.exists() and not create:
+        raise ObjectNotFound(f"{directory} does not exist")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LakeError(f"{directory} can't be created: {error.strerror}") from error
+    directory = directory.resolve()
+    return Store(directory.as_uri(), LocalStore(prefix=directory), directory=directory, s3=None)
+
+
+def _open_s3(uri: str) -> Store:
+    match = re.fullmatch(r"s3://([^/]+)(?:/(.*))?", uri)
+    if match is None:
+        raise LakeError(f"{uri!r} is not an S3 URI: expected s3://bucket/prefix")
+    location = resolve_s3(match[1], (match[2] or "").strip("/"))
+    from obstore.auth.boto3 import Boto3CredentialProvider
+
+    config: dict[str, Any] = {"region": location.region}
+    if location.endpoint:
+        config |= {"endpoint": location.endpoint, "virtual_hosted_style_request": False}
+    backend = S3Store(
+        location.bucket,
+        prefix=location.prefix or None,
+        config=cast(Any, config),
+        client_options={"allow_http": location.allow_http},
+        retry_config={"max_retries": 6, "retry_timeout": timedelta(seconds=RETRY_SECONDS)},
+        credential_provider=Boto3CredentialProvider(location.session),
+    )
+    root = f"s3://{location.bucket}" + (f"/{location.prefix}" if location.prefix else "")
+    return Store(root, backend, directory=None, s3=location)
+
+
+def resolve_s3(bucket: str, prefix: str) -> S3Location:
+    """Region, endpoint and credentials as boto3 finds them (environment, profile, SSO, instance role)."""
+    import boto3
+    from botocore.exceptions import BotoCoreError
+
+    try:
+        session = boto3.session.Session()
+        if session.get_credentials() is None:
+            raise LakeError(
+                f"no AWS credentials for s3://{bucket}: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY, or run `aws sso login`"
+            )
+        client = session.client("s3", region_name=session.region_name or "us-east-1")
+    except BotoCoreError as error:
+        raise LakeError(f"no AWS session for s3://{bucket}: {error}") from error
+    endpoint = str(client.meta.endpoint_url)
+    is_aws = urlsplit(endpoint).netloc.endswith((".amazonaws.com", ".amazonaws.com.cn"))
+    return S3Location(bucket, prefix, None if is_aws else endpoint, str(client.meta.region_name), session)
+
+
+def _is_odd(path: str) -> bool:
+    """Whether obstore's paths don't allow the key: empty, `.` or `..` parts, control characters."""
+    return not path.isprintable() or any(part in ("", ".", "..") for part in path.split("/"))
+
+
+def _walk(root: Path, prefix: str) -> Iterator[ObjectInfo]:
+    """The files below a directory in a stable order; links are followed, a cycle of them only once."""
+    seen: set[tuple[int, int]] = set()
+    for folder, folders, names in os.walk(root / prefix, onerror=_raise, followlinks=True):
+        status = Path(folder).stat()
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders.sort()
+        for name in sorted(names):
+            found = _file_info(root, Path(folder, name))
+            if found is not None:
+                yield found
+
+
+def _file_info(root: Path, path: Path) -> ObjectInfo | None:
+    key = path.relative_to(root).as_posix()
+    if not _is_utf8(key):
+        logger.warning("%r is passed over: its name is not UTF-8, rename it", os.fsencode(path))
+        return None
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None  # removed meanwhile, or a link that leads nowhere
+    # The inode tells a file moved into place even where it kept the old one's size and time.
+    etag = f"{status.st_ino:x}-{status.st_mtime_ns:x}-{status.st_size:x}"
+    return ObjectInfo(key, status.st_size, etag, datetime.fromtimestamp(status.st_mtime, tz=UTC))
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _raise(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
+
+
+def _paged(found: Iterator[ObjectInfo]) -> Iterator[list[ObjectInfo]]:
+    while page := list(itertools.islice(found, LIST_CHUNK)):
+        yield page
+
+
+def _object_info(meta: dict[str, Any]) -> ObjectInfo:
+    # A store without etags still tells a changed object by its time.
+    etag = meta.get("e_tag") or meta["last_modified"].isoformat()
+    return ObjectInfo(meta["path"], int(meta["size"]), str(etag).strip('"'), meta["last_modified"])
+
+
+@contextmanager
+def _translated(uri: str, path: str) -> Iterator[None]:
+    """obstore's exceptions as ours, each message one line that says what to do."""
+    where = f"{uri}/{path}" if path else uri
+    try:
+        yield
+    except exceptions.AlreadyExistsError as error:
+        raise ObjectExists(f"{where} exists already") from error
+    except (exceptions.NotFoundError, FileNotFoundError) as error:
+        if "NoSuchBucket" in str(error):
+            raise LakeError(f"the bucket of {uri} does not exist: create it, or correct the URI") from error
+        raise ObjectNotFound(f"{where} does not exist") from error
+    except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError, PermissionError) as error:
+        raise LakeError(
+            f"access to {where} was denied: check the credentials (AWS_PROFILE, AWS_ACCESS_KEY_ID) and their "
+            "permissions, or the directory's"
+        ) from error
+    except (exceptions.BaseError, OSError) as error:
+        raise _generic(where, uri, error) from error
+
+
+def _generic(where: str, uri: str, error: Exception) -> LakeError:
+    text = str(error)
+    if "NoSuchBucket" in text:
+        return LakeError(f"the bucket of {uri} does not exist: create it, or correct the URI")
+    if re.search(r"Permission denied|AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch|os error 13", text):
+        return LakeError(f"access to {where} was denied: check the credentials and their permissions")
+    if re.search(r"Read-only file system|os error 30", text):
+        return LakeError(f"{where} can't be written: the file system is read-only")
+    if re.search(r"No space left|os error 28", text):
+        return LakeError(f"{where} can't be written: no space left on the device")
+    if re.search(r"assume|credential|token", text, re.IGNORECASE) and uri.startswith("s3://"):
+        return LakeError(f"no usable AWS credentials for {uri}: {_first_line(text)}")
+    return StoreUnavailable(f"{where} did not answer: {_first_line(text)}")
+
+
+def _first_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[0][:300] if lines else "no reason given"

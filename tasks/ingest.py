@@ -1,0 +1,375 @@
+"""From objects to rows of `images`: compare the listing with the table, fetch, decode, write, commit.
+
+A picture that can't be decoded becomes a row that says why. An object that can't be fetched becomes no row at
+all, so that the next night tries it again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from lake import catalogue
+from lake.errors import LakeError, ObjectNotFound
+from lake.lake import Lake, open_lake
+from lake.store import ObjectInfo, Store, open_store
+from lake.tables import IMAGES, UTC_TIME, Part
+from model.errors import Undecodable
+from model.images import PICTURE_SUFFIXES, decode, encode_jpeg
+from tasks import progress
+from tasks.errors import CountsDisagree, SourceError
+from tasks.parallel import bounded_map
+from tasks.units import unit
+from tasks.workspace import Shard, in_tables, read_shard, write_shard
+
+logger = logging.getLogger(__name__)
+
+MEMORY_LIMIT = "2GB"  # of the comparison; beyond it DuckDB spills to disk
+TOMBSTONES_A_PART = 100_000
+
+LISTING = pa.schema(
+    [
+        ("image_key", pa.string()),
+        ("etag", pa.string()),
+        ("size_bytes", pa.int64()),
+        ("last_modified", UTC_TIME),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class IngestConfig:
+    """What decides a picture's row, and how much is in flight."""
+
+    product_id_pattern: str | None = None  # a regular expression on the image key; its first group is the product
+    short_side: int = 256  # of the stored pixels
+    jpeg_quality: int = 92
+    max_object_bytes: int = 64 * 2**20
+    max_deleted_share: float = 0.5  # of the known pictures; more vanishing at once stops the run
+    shard_pictures: int = 1024
+    fetch_threads: int = 16
+    decode_threads: int = os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class IngestPlan:
+    """What one listing of the source asks for."""
+
+    source: str
+    listed: int
+    skipped: int  # objects that are no pictures by their name
+    unchanged: int
+    new: int
+    changed: int
+    known: int  # pictures that the table held before, decodable or not
+    deleted: int
+    ingested_at: datetime
+    shards: tuple[Shard, ...]
+    tombstones: tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class IngestedShard:
+    """What became of one shard's pictures."""
+
+    parts: tuple[Part, ...]
+    ingested: int
+    rejected: int
+    failed: int  # could not be fetched; tried again the next night
+    failed_known: int  # of these, the ones of which the table holds an earlier state
+
+
+@unit
+def plan_ingest(lake_uri: str, source: str, run_id: str, config: IngestConfig) -> IngestPlan:
+    """List the source and write the shards of work and the tombstones. Raises SourceError."""
+    lake = open_lake(lake_uri)
+    with _compared(lake, source, config) as comparison:
+        plan = comparison.plan()
+        ingested_at = comparison.next_time()
+        return replace(
+            plan,
+            ingested_at=ingested_at,
+            shards=tuple(comparison.write_shards(run_id)),
+            tombstones=tuple(comparison.write_tombstones(run_id, ingested_at)),
+        )
+
+
+def preview_ingest(lake: Lake, source: str, config: IngestConfig) -> IngestPlan:
+    """What `plan_ingest` would say, without writing anything."""
+    with _compared(lake, source, config) as comparison:
+        return comparison.plan()
+
+
+@unit
+def ingest_shard(
+    lake_uri: str, source: str, run_id: str, shard: Shard, ingested_at: datetime, config: IngestConfig
+) -> IngestedShard:
+    """Fetch and decode the shard's pictures and write them as one part, not yet committed."""
+    lake, pictures = open_lake(lake_uri), open_store(source)
+    work = read_shard(lake.store, shard).to_pylist()
+
+    def fetch(row: dict[str, Any]) -> tuple[dict[str, Any], bytes | Exception]:
+        return row, _fetch(pictures, row, config)
+
+    def read(fetched: tuple[dict[str, Any], bytes | Exception]) -> dict[str, Any] | None:
+        made = _image_row(*fetched, config)
+        progress.advance(1)
+        return made
+
+    fetched = bounded_map(fetch, work, workers=config.fetch_threads, window=2 * config.fetch_threads)
+    decoded = bounded_map(read, fetched, workers=config.decode_threads, window=2 * config.decode_threads)
+    outcomes = list(zip(work, decoded, strict=True))
+    rows = [made | {"ingested_at": ingested_at} for _, made in outcomes if made is not None]
+    parts = []
+    if rows:
+        table = pa.Table.from_pylist(rows, schema=IMAGES)
+        parts = [lake.images.write_part(table, f"{run_id}-{shard.number:05d}")]
+    done = IngestedShard(
+        parts=tuple(parts),
+        ingested=sum(row["status"] == "ok" for row in rows),
+        rejected=sum(row["status"] == "rejected" for row in rows),
+        failed=len(work) - len(rows),
+        failed_known=sum(row["known"] for row, made in outcomes if made is None),
+    )
+    logger.info(
+        "shard %d: %d ingested, %d rejected, %d failed",
+        shard.number,
+        done.ingested,
+        done.rejected,
+        done.failed,
+    )
+    return done
+
+
+@unit
+def commit_images(lake_uri: str, run_id: str, plan: IngestPlan, shards: list[IngestedShard]) -> None:
+    """Make the run's rows visible in one transaction. Raises CountsDisagree before anything is committed."""
+    handled = sum(shard.ingested + shard.rejected + shard.failed for shard in shards)
+    if plan.listed != plan.unchanged + handled:
+        raise CountsDisagree(
+            f"ingest lost count: listed {plan.listed}, but {plan.unchanged} unchanged + {handled} handled; "
+            "nothing was committed, run it again"
+        )
+    parts = [part for shard in shards for part in shard.parts]
+    open_lake(lake_uri).images.commit([*parts, *plan.tombstones], application_id=f"ingest-{run_id}")
+
+
+@unit
+def check_images(lake_uri: str, plan: IngestPlan, shards: list[IngestedShard]) -> int:
+    """Count the table again after the commit; the number of live pictures. Raises CountsDisagree."""
+    lake = open_lake(lake_uri)
+    with catalogue.connect(lake, memory_limit=MEMORY_LIMIT) as sql:
+        counted = sql.execute(
+            "SELECT count(*) FILTER (status <> 'deleted'), count(*) FILTER (status = 'ok') FROM newest_images"
+        ).fetchone()
+    known, live = counted or (0, 0)
+    expected = plan.unchanged + sum(shard.ingested + shard.rejected + shard.failed_known for shard in shards)
+    if known != expected:
+        raise CountsDisagree(
+            f"the images table holds {known} pictures where this run left {expected}: another ingest ran at the "
+            "same time; run it again"
+        )
+    return int(live)
+
+
+def is_picture(info: ObjectInfo) -> bool:
+    """Whether an object is taken for a picture by its name: a picture's suffix, or none at all."""
+    name = PurePosixPath(info.path).name
+    if name.startswith("."):
+        return False
+    suffix = PurePosixPath(name).suffix.lower()
+    # An empty object without a suffix is how S3 browsers mark a folder.
+    return suffix in PICTURE_SUFFIXES or (not suffix and info.size_bytes > 0)
+
+
+class _Comparison:
+    """The source's listing beside the images table, both in DuckDB, which spills what does not fit."""
+
+    def __init__(self, lake: Lake, source: str, config: IngestConfig, sql: duckdb.DuckDBPyConnection) -> None:
+        self._lake = lake
+        self._source = source
+        self._config = config
+        self._sql = sql
+        self._skipped = 0
+
+    def load(self, folder: Path) -> None:
+        """List the source into a file and lay it beside the table."""
+        listing = folder / "listing.parquet"
+        with pq.ParquetWriter(listing, LISTING) as writer:
+            for page in open_source(self._source).pages():
+                found = [info for info in page if is_picture(info)]
+                self._skipped += len(page) - len(found)
+                if found:
+                    writer.write_table(_listing_table(found))
+        self._sql.execute(f"SET temp_directory = '{folder}'")
+        self._sql.execute(f"CREATE VIEW listing AS FROM read_parquet('{listing}')")
+        self._sql.execute(
+            """
+            CREATE TEMP TABLE known AS
+            SELECT image_key, etag, size_bytes FROM newest_images WHERE status <> 'deleted'
+            """
+        )
+        self._sql.execute(
+            """
+            CREATE TEMP TABLE work AS
+            SELECT listing.*, known.image_key IS NOT NULL AS known FROM listing LEFT JOIN known USING (image_key)
+            WHERE known.image_key IS NULL OR known.etag IS DISTINCT FROM listing.etag
+               OR known.size_bytes IS DISTINCT FROM listing.size_bytes
+            """
+        )
+
+    def plan(self) -> IngestPlan:
+        """The counts, without shards. Raises SourceError where the source is empty or lost too much at once."""
+        listed, known = self._count("listing"), self._count("known")
+        changed, work = self._count("work WHERE known"), self._count("work")
+        deleted = self._count("known ANTI JOIN listing USING (image_key)")
+        plan = IngestPlan(
+            source=self._source,
+            listed=listed,
+            skipped=self._skipped,
+            unchanged=listed - work,
+            new=work - changed,
+            changed=changed,
+            known=known,
+            deleted=deleted,
+            ingested_at=datetime.now(UTC),
+            shards=(),
+            tombstones=(),
+        )
+        _check_source(plan, self._config)
+        return plan
+
+    def next_time(self) -> datetime:
+        """A time later than every row's, whatever the clock does: "newest" is decided by it."""
+        found = self._sql.execute("SELECT max(ingested_at) FROM image_history").fetchone()
+        now = datetime.now(UTC)
+        if found is None or found[0] is None:
+            return now
+        newest: datetime = found[0]
+        return max(now, newest + timedelta(microseconds=1))
+
+    def write_shards(self, run_id: str) -> Iterator[Shard]:
+        """The work in shards, in the keys' order."""
+        rows = self._sql.execute("FROM work ORDER BY image_key").to_arrow_reader(self._config.shard_pictures)
+        for number, table in enumerate(in_tables(rows, self._config.shard_pictures)):
+            yield write_shard(self._lake.store, run_id, "ingest", number, table)
+
+    def write_tombstones(self, run_id: str, ingested_at: datetime) -> Iterator[Part]:
+        """One row for each known picture that the source no longer has."""
+        gone = self._sql.execute(
+            "SELECT image_key FROM known ANTI JOIN listing USING (image_key) ORDER BY image_key"
+        ).to_arrow_reader(TOMBSTONES_A_PART)
+        for number, keys in enumerate(in_tables(gone, TOMBSTONES_A_PART)):
+            rows = pa.table(
+                {
+                    name: keys["image_key"] if name == "image_key" else pa.nulls(keys.num_rows, IMAGES.field(name).type)
+                    for name in IMAGES.names
+                }
+            )
+            rows = _filled(_filled(rows, "status", "deleted"), "ingested_at", ingested_at)
+            yield self._lake.images.write_part(rows, f"{run_id}-deleted-{number:05d}")
+
+    def _count(self, relation: str) -> int:
+        found = self._sql.execute(f"SELECT count(*) FROM {relation}").fetchone()
+        return 0 if found is None else int(found[0])
+
+
+@contextmanager
+def _compared(lake: Lake, source: str, config: IngestConfig) -> Iterator[_Comparison]:
+    with (
+        tempfile.TemporaryDirectory(prefix="vitrine-") as folder,
+        catalogue.connect(lake, memory_limit=MEMORY_LIMIT) as sql,
+    ):
+        comparison = _Comparison(lake, source, config, sql)
+        comparison.load(Path(folder))
+        yield comparison
+
+
+def open_source(source: str) -> Store:
+    """The pictures' store. Raises SourceError where there is none."""
+    try:
+        return open_store(source)
+    except ObjectNotFound as error:
+        raise SourceError(f"the source {source} does not exist: expected a directory or s3://bucket/prefix") from error
+
+
+def _check_source(plan: IngestPlan, config: IngestConfig) -> None:
+    if plan.listed == 0:
+        passed = f"; {plan.skipped} objects there have other names" if plan.skipped else ""
+        raise SourceError(
+            f"the source {plan.source} has no pictures{passed}: expected files such as .jpg, .png or .webp"
+        )
+    if plan.deleted > config.max_deleted_share * plan.known:
+        raise SourceError(
+            f"the source {plan.source} lacks {plan.deleted} of the {plan.known} pictures that the lake knows: "
+            "if that is meant, allow it with --max-deleted-share 1; if this is another catalogue, give it a lake of its own"
+        )
+
+
+def _fetch(pictures: Store, row: dict[str, Any], config: IngestConfig) -> bytes | Exception:
+    """The object's bytes, or why there are none: Undecodable for good, anything else for this night."""
+    if row["size_bytes"] > config.max_object_bytes:
+        limit = config.max_object_bytes // 2**20
+        return Undecodable(f"too large: {row['size_bytes'] / 2**20:.0f} MB, at most {limit} MB")
+    try:
+        return pictures.get(row["image_key"])
+    except LakeError as error:
+        return error
+
+
+def _image_row(row: dict[str, Any], data: bytes | Exception, config: IngestConfig) -> dict[str, Any] | None:
+    """A row of `images`, without its time; None where the object could not be fetched."""
+    made: dict[str, Any] = {name: row[name] for name in LISTING.names}
+    made["product_id"] = product_id(row["image_key"], config.product_id_pattern)
+    if isinstance(data, bytes):
+        return made | {"sha256": hashlib.sha256(data).hexdigest()} | _decoded(data, config)
+    if isinstance(data, Undecodable):
+        return made | {"status": "rejected", "reason": data.reason}
+    logger.warning("%s was not fetched and will be tried again: %s", row["image_key"], data)
+    return None
+
+
+def _decoded(data: bytes, config: IngestConfig) -> dict[str, Any]:
+    try:
+        picture = decode(data, short_side=config.short_side)
+    except Undecodable as error:
+        return {"status": "rejected", "reason": error.reason}
+    pixels = encode_jpeg(picture.rgb, quality=config.jpeg_quality)
+    size = {"width": picture.width, "height": picture.height, "format": picture.format}
+    return {"status": "ok", "pixels": pixels} | size
+
+
+def product_id(image_key: str, pattern: str | None) -> str | None:
+    """The product that a key names: the pattern's first group, None where it does not match."""
+    match = re.search(pattern, image_key) if pattern else None
+    return match[1] if match else None
+
+
+def _listing_table(found: list[ObjectInfo]) -> pa.Table:
+    columns = [
+        [info.path for info in found],
+        [info.etag for info in found],
+        [info.size_bytes for info in found],
+        [info.last_modified for info in found],
+    ]
+    return pa.table(columns, schema=LISTING)
+
+
+def _filled(rows: pa.Table, column: str, value: Any) -> pa.Table:
+    """The rows with one column set to one value throughout."""
+    kind = IMAGES.field(column).type
+    filled = pa.repeat(pa.scalar(value, kind), rows.num_rows)
+    return rows.set_column(rows.schema.get_field_index(column), column, filled)

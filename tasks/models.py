@@ -1,0 +1,176 @@
+"""Models in the lake: what a version holds, how it is registered, how it becomes a predictor."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib.metadata import version as package_version
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, cast
+
+from lake.errors import LakeError, ObjectNotFound
+from lake.lake import Lake, open_lake
+from lake.store import open_store
+from tasks.units import unit
+
+if TYPE_CHECKING:
+    from model.network import NetworkConfig, PolarityNetwork
+    from model.predict import Predictor
+    from model.preprocessing import Preprocessing
+
+WEIGHTS = "weights.safetensors"
+CLASSES = ("negative", "positive")  # the order of the network's two outputs
+
+_loading = threading.Lock()
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """What a model starts from. None leaves the choice to the lake: what the current model has."""
+
+    backbone: str | None = None
+    image_size: int | None = None
+    weights: str | None = None  # "imagenet", "random", or the path or URI of a safetensors file
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What the manifest of a model version says."""
+
+    version: int
+    trained: bool  # an untrained model's embeddings are of use, its polarity is not
+    embedding_size: int
+    network: NetworkConfig
+    preprocessing: Preprocessing
+    properties: Mapping[str, Any] = field(default_factory=dict)
+
+
+def require_model(lake: Lake) -> int:
+    """The promoted model's version. Raises LakeError where there is none yet."""
+    version = lake.models.current()
+    if version is None:
+        raise LakeError(
+            "the lake has no model yet: `vitrine init-model` registers one for similarity search, "
+            "`vitrine retrain LABELS` trains one"
+        )
+    return version
+
+
+def read_card(lake: Lake, version: int) -> ModelCard:
+    """The model version's manifest as our types. Raises UnknownVersion."""
+    from model.network import NetworkConfig
+    from model.preprocessing import Preprocessing
+
+    properties = lake.models.manifest(version).properties
+    return ModelCard(
+        version=version,
+        trained=bool(properties["trained"]),
+        embedding_size=int(properties["embedding_size"]),
+        network=NetworkConfig.from_dict(properties["network"]),
+        preprocessing=Preprocessing.from_dict(properties["preprocessing"]),
+        properties=properties,
+    )
+
+
+def load_network(lake: Lake, card: ModelCard) -> PolarityNetwork:
+    """The version's network with its weights, verified, on the CPU."""
+    from model.network import PolarityNetwork
+    from model.weights import load_weights
+
+    network = PolarityNetwork(card.network)
+    load_weights(network, lake.models.read(card.version, WEIGHTS))
+    return network
+
+
+def predictor(lake_uri: str, version: int, device: str) -> Predictor:
+    """The version ready to score on the device; the last one stays resident in this process."""
+    with _loading:
+        return _predictor(lake_uri, version, device)
+
+
+@lru_cache(maxsize=1)
+def _predictor(lake_uri: str, version: int, device: str) -> Predictor:
+    from model.predict import Predictor, choose_device
+
+    lake = open_lake(lake_uri)
+    card = read_card(lake, version)
+    return Predictor(load_network(lake, card), card.preprocessing, choose_device(device))
+
+
+def write_model(
+    lake: Lake,
+    network: PolarityNetwork,
+    preprocessing: Preprocessing,
+    *,
+    trained: bool,
+    properties: Mapping[str, Any],
+) -> int:
+    """Write a model version: weights and manifest. It is visible once a log entry names it."""
+    from model.weights import dump_weights
+
+    draft = lake.models.draft()
+    draft.add(WEIGHTS, dump_weights(network))
+    draft.seal(
+        {
+            "trained": trained,
+            "embedding_size": network.embedding_size,
+            "network": network.config.to_dict(),
+            "preprocessing": preprocessing.to_dict(),
+            "classes": list(CLASSES),
+            "vitrine_version": package_version("vitrine"),
+        }
+        | dict(properties)
+    )
+    return draft.version
+
+
+@unit
+def init_model(lake_uri: str, choice: ModelChoice) -> int:
+    """Register and promote a first model without training; its version. Raises LakeError where one is there."""
+    lake = open_lake(lake_uri, create=True)
+    newest = lake.models.newest()
+    if newest is not None and newest.current is not None:
+        raise LakeError(
+            f"the lake has model {newest.current} already: `vitrine retrain LABELS` makes the next, or use another lake"
+        )
+    network, preprocessing = new_network(choice)
+    version = write_model(
+        lake, network, preprocessing, trained=False, properties={"started_from": choice.weights or "imagenet"}
+    )
+    lake.models.append("promote", version, based_on=newest, reason="first model, without training")
+    return version
+
+
+def new_network(choice: ModelChoice) -> tuple[PolarityNetwork, Preprocessing]:
+    """A network with the chosen start; its head is random, seeded."""
+    import torch
+
+    from model.network import BackboneName, NetworkConfig, PolarityNetwork
+    from model.preprocessing import Preprocessing
+    from model.weights import imagenet_backbone, load_backbone
+
+    name = cast(BackboneName, choice.backbone or "resnet101")
+    weights = choice.weights or "imagenet"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(choice.seed)
+        network = PolarityNetwork(NetworkConfig(backbone=name))
+    if weights == "imagenet":
+        load_backbone(network, imagenet_backbone(name))
+    elif weights != "random":
+        load_backbone(network, read_object(weights))
+    return network, Preprocessing(image_size=choice.image_size or 224)
+
+
+def read_object(uri: str) -> bytes:
+    """One file or object by its path or URI. Raises LakeError where there is none."""
+    folder, _, name = uri.rpartition("/")
+    try:
+        if uri.startswith("s3://") or uri.startswith("file://"):
+            return open_store(folder).get(name)
+        path = PurePath(uri)
+        return open_store(str(path.parent)).get(path.name)
+    except ObjectNotFound as error:
+        raise LakeError(f"{uri} does not exist") from error

@@ -1,0 +1,217 @@
+"""From labels to a model that is promoted, or refused with its reasons."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from lake import catalogue
+from lake.lake import Lake, open_lake
+from lake.versions import Action, Entry
+from model.errors import LabelsUnusable
+from model.evaluation import Evaluation, evaluate
+from model.gate import Decision, GatePolicy, decide
+from model.network import PolarityNetwork
+from model.predict import Predictor, choose_device
+from model.preprocessing import Preprocessing
+from model.split import Split, split
+from model.training import EpochReport, JpegExamples, Subset, TrainingConfig, train
+from tasks import progress
+from tasks.labels import LabelSnapshot
+from tasks.models import ModelCard, ModelChoice, load_network, new_network, read_card, write_model
+from tasks.units import device_slot, unit
+from tasks.workspace import read_shard
+
+logger = logging.getLogger(__name__)
+
+EVALUATION_BATCH = 64
+
+
+@dataclass(frozen=True)
+class RetrainConfig:
+    """What is trained, on which share of the labels, and where."""
+
+    start: ModelChoice = field(default_factory=ModelChoice)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    held_out_share: float = 0.25
+    device: str = "auto"
+    device_slot: str | None = None
+    decode_threads: int = os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A trained model, not yet in the log, and how it did on the held-out pictures."""
+
+    version: int
+    trained_on: int
+    evaluation: Evaluation
+    incumbent: Evaluation | None  # on the same pictures; None where there is no trained incumbent
+    newest: Entry | None  # of the model log, when training began
+
+
+@dataclass(frozen=True)
+class _Labelled:
+    """The labelled pictures, in memory: JPEGs as stored, their labels, weights and groups."""
+
+    jpegs: list[bytes]
+    labels: np.ndarray
+    weights: np.ndarray
+    groups: np.ndarray
+
+
+@unit
+def train_candidate(lake_uri: str, labels: LabelSnapshot, config: RetrainConfig) -> Candidate:
+    """Train on one side of the labels, measure on the other, write the version.
+
+    Raises LabelsUnusable and TrainingDiverged; then no version is visible.
+    """
+    lake = open_lake(lake_uri)
+    newest = lake.models.newest()
+    incumbent = _incumbent(lake, newest)
+    labelled = _read_labelled(lake, labels)
+    sides = split(labelled.labels, labelled.groups, held_out_share=config.held_out_share, seed=config.training.seed)
+    network, preprocessing, started_from = _start(lake, incumbent, config.start)
+    examples = JpegExamples(
+        labelled.jpegs, labelled.labels, labelled.weights, preprocessing, threads=config.decode_threads
+    )
+    device = choose_device(config.device)
+    with device_slot(config.device_slot):
+        train(
+            network,
+            Subset(examples, sides.train),
+            config.training,
+            device=device,
+            on_epoch=lambda report: _tell(report, len(sides.train)),
+        )
+        evaluation = _evaluate(Predictor(network, preprocessing, device), examples, labelled, sides)
+        held_against = _evaluate_incumbent(lake, incumbent, labelled, sides, config)
+    properties = {
+        "evaluation": evaluation.to_dict(),
+        "training": config.training.to_dict(),
+        "labels": {"sha256": labels.sha256, "labelled": labels.labelled, "held_out": len(sides.held_out)},
+        "started_from": started_from,
+    }
+    version = write_model(lake, network.cpu(), preprocessing, trained=True, properties=properties)
+    return Candidate(version, len(sides.train), evaluation, held_against, newest)
+
+
+@unit
+def judge_candidate(lake_uri: str, candidate: Candidate, policy: GatePolicy, force_reason: str | None) -> Decision:
+    """Promote or refuse the candidate by one log entry. Raises LostRace."""
+    decision = decide(candidate.evaluation, candidate.incumbent, policy)
+    if force_reason is not None and not decision.promote:
+        decision = Decision(True, (f"forced: {force_reason}", *decision.reasons))
+    action: Action = "promote" if decision.promote else "refuse"
+    open_lake(lake_uri).models.append(
+        action, candidate.version, based_on=candidate.newest, reason="; ".join(decision.reasons)
+    )
+    return decision
+
+
+def _incumbent(lake: Lake, newest: Entry | None) -> ModelCard | None:
+    return None if newest is None or newest.current is None else read_card(lake, newest.current)
+
+
+def _read_labelled(lake: Lake, labels: LabelSnapshot) -> _Labelled:
+    wanted = read_shard(lake.store, labels.shard)
+    if wanted.num_rows == 0:
+        raise LabelsUnusable("no picture has a label of 0 or 1: fill in the label column")
+    with catalogue.connect(lake) as sql:
+        sql.register("wanted", wanted)
+        rows = sql.execute(
+            'SELECT pixels, label, weight, "group" FROM wanted JOIN pictures_ever USING (image_key) ORDER BY image_key'
+        ).to_arrow_table()
+    return _Labelled(
+        jpegs=rows["pixels"].to_pylist(),
+        labels=rows["label"].to_numpy(),
+        weights=rows["weight"].to_numpy(),
+        groups=np.array(rows["group"].to_pylist()),
+    )
+
+
+def _start(lake: Lake, incumbent: ModelCard | None, choice: ModelChoice) -> tuple[PolarityNetwork, Preprocessing, str]:
+    """The network to train.
+
+    An untrained incumbent is what `init-model` chose as the start. A trained one lends its sizes but not its
+    weights: it has seen pictures that are held out now.
+    """
+    if incumbent is None or choice.weights is not None:
+        sizes = choice if incumbent is None else _sizes(incumbent, choice)
+        network, preprocessing = new_network(sizes)
+        return network, preprocessing, sizes.weights or "imagenet"
+    if not incumbent.trained and choice.backbone in (None, incumbent.network.backbone):
+        size = choice.image_size or incumbent.preprocessing.image_size
+        preprocessing = Preprocessing.from_dict(incumbent.preprocessing.to_dict() | {"image_size": size})
+        return load_network(lake, incumbent), preprocessing, f"model {incumbent.version}"
+    return _start_again(lake, incumbent, choice)
+
+
+def _start_again(lake: Lake, incumbent: ModelCard, choice: ModelChoice) -> tuple[PolarityNetwork, Preprocessing, str]:
+    """From what the incumbent started from."""
+    origin = str(incumbent.properties["started_from"])
+    if origin.startswith("model ") and choice.backbone in (None, incumbent.network.backbone):
+        return _start(lake, read_card(lake, int(origin.removeprefix("model "))), choice)
+    weights = "imagenet" if origin.startswith("model ") else origin
+    sizes = _sizes(incumbent, ModelChoice(choice.backbone, choice.image_size, weights, choice.seed))
+    network, preprocessing = new_network(sizes)
+    return network, preprocessing, weights
+
+
+def _sizes(incumbent: ModelCard, choice: ModelChoice) -> ModelChoice:
+    return ModelChoice(
+        backbone=choice.backbone or incumbent.network.backbone,
+        image_size=choice.image_size or incumbent.preprocessing.image_size,
+        weights=choice.weights,
+        seed=choice.seed,
+    )
+
+
+def _tell(report: EpochReport, pictures: int) -> None:
+    logger.info("epoch %d of %d: loss %.4f", report.epoch, report.epochs, report.loss)
+    progress.advance(pictures)
+
+
+def _evaluate(model: Predictor, examples: JpegExamples, labelled: _Labelled, sides: Split) -> Evaluation:
+    batches = np.array_split(sides.held_out, -(-len(sides.held_out) // EVALUATION_BATCH))
+    polarity = np.concatenate([model.predict(examples.pixels(batch)).polarity for batch in batches])
+    held_out = sides.held_out
+    return evaluate(labelled.labels[held_out], polarity, labelled.groups[held_out], seed=0)
+
+
+def _evaluate_incumbent(
+    lake: Lake, incumbent: ModelCard | None, labelled: _Labelled, sides: Split, config: RetrainConfig
+) -> Evaluation | None:
+    if incumbent is None or not incumbent.trained:
+        return None
+    examples = JpegExamples(
+        labelled.jpegs,
+        labelled.labels,
+        labelled.weights,
+        incumbent.preprocessing,
+        threads=config.decode_threads,
+    )
+    model = Predictor(load_network(lake, incumbent), incumbent.preprocessing, choose_device(config.device))
+    return _evaluate(model, examples, labelled, sides)
+
+
+def describe(decision: Decision, candidate: Candidate) -> Mapping[str, Any]:
+    """What a person reads about the decision."""
+    found = candidate.evaluation
+    return {
+        "model_version": candidate.version,
+        "promoted": decision.promote,
+        "reasons": list(decision.reasons),
+        "trained_on": candidate.trained_on,
+        "held_out": found.pictures,
+        "accuracy": found.accuracy,
+        "accuracy_interval": [found.accuracy_low, found.accuracy_high],
+        "majority_share": found.majority_share,
+        "balanced_accuracy": found.balanced_accuracy,
+        "auroc": found.auroc,
+    }

@@ -1,0 +1,57 @@
+"""How a unit of work runs under Prefect: what is retried, what is never persisted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar, cast
+
+from prefect import Task, task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.tasks import exponential_backoff
+
+from lake.errors import StoreUnavailable
+
+RETRIES = 2
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+async def _is_transient(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
+    """Only what may succeed the next time is tried again: a store that did not answer."""
+    try:
+        await state.aresult()
+    except StoreUnavailable:
+        return True
+    except Exception:
+        return False
+    return False
+
+
+def unit(function: Function) -> Function:
+    """The function as a Prefect task. Its arguments are small references, so nothing is hashed or pickled."""
+    as_task: Any = task(
+        retries=RETRIES,
+        retry_delay_seconds=exponential_backoff(backoff_factor=2),
+        retry_jitter_factor=0.5,
+        retry_condition_fn=_is_transient,
+        cache_policy=NO_CACHE,
+        persist_result=False,
+    )
+    return cast(Function, as_task(function))
+
+
+@contextmanager
+def device_slot(name: str | None) -> Iterator[None]:
+    """Hold one slot of a Prefect concurrency limit while the block uses a device; None holds nothing.
+
+    `strict`: a limit that does not exist is an error, not a free pass.
+    """
+    if name is None:
+        yield
+        return
+    from prefect.concurrency.sync import concurrency
+
+    with concurrency(name, occupy=1, strict=True):
+        yield
