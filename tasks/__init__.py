@@ -1,0 +1,1 @@
+"""One retryable unit of work each: take a reference, read, compute, write, return a small frozen dataclass."""

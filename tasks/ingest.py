@@ -13,7 +13,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -28,10 +28,11 @@ from lake.lake import Lake, open_lake
 from lake.store import ObjectInfo, Store, open_store
 from lake.tables import IMAGES, UTC_TIME, Part
 from model.errors import Undecodable
-from model.images import PICTURE_SUFFIXES, decode, encode_jpeg
+from model.images import PICTURE_SUFFIXES
 from tasks import progress
 from tasks.errors import CountsDisagree, SourceError
 from tasks.parallel import bounded_map
+from tasks.pictures import read_picture
 from tasks.units import unit
 from tasks.workspace import Shard, in_tables, read_shard, write_shard
 
@@ -55,8 +56,6 @@ class IngestConfig:
     """What decides a picture's row, and how much is in flight."""
 
     product_id_pattern: str | None = None  # a regular expression on the image key; its first group is the product
-    short_side: int = 256  # of the stored pixels
-    jpeg_quality: int = 92
     max_object_bytes: int = 64 * 2**20
     max_deleted_share: float = 0.5  # of the known pictures; more vanishing at once stops the run
     shard_pictures: int = 1024
@@ -315,7 +314,7 @@ def _check_source(plan: IngestPlan, config: IngestConfig) -> None:
     if plan.deleted > config.max_deleted_share * plan.known:
         raise SourceError(
             f"the source {plan.source} lacks {plan.deleted} of the {plan.known} pictures that the lake knows: "
-            "if that is meant, allow it with --max-deleted-share 1; if this is another catalogue, give it a lake of its own"
+            "if that is meant, allow it with --max-deleted-share 1; another catalogue needs a lake of its own"
         )
 
 
@@ -335,21 +334,19 @@ def _image_row(row: dict[str, Any], data: bytes | Exception, config: IngestConfi
     made: dict[str, Any] = {name: row[name] for name in LISTING.names}
     made["product_id"] = product_id(row["image_key"], config.product_id_pattern)
     if isinstance(data, bytes):
-        return made | {"sha256": hashlib.sha256(data).hexdigest()} | _decoded(data, config)
+        return made | {"sha256": hashlib.sha256(data).hexdigest()} | _decoded(data)
     if isinstance(data, Undecodable):
         return made | {"status": "rejected", "reason": data.reason}
     logger.warning("%s was not fetched and will be tried again: %s", row["image_key"], data)
     return None
 
 
-def _decoded(data: bytes, config: IngestConfig) -> dict[str, Any]:
+def _decoded(data: bytes) -> dict[str, Any]:
     try:
-        picture = decode(data, short_side=config.short_side)
+        picture = read_picture(data)
     except Undecodable as error:
         return {"status": "rejected", "reason": error.reason}
-    pixels = encode_jpeg(picture.rgb, quality=config.jpeg_quality)
-    size = {"width": picture.width, "height": picture.height, "format": picture.format}
-    return {"status": "ok", "pixels": pixels} | size
+    return {"status": "ok"} | asdict(picture)
 
 
 def product_id(image_key: str, pattern: str | None) -> str | None:

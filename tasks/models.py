@@ -10,10 +10,10 @@ from importlib.metadata import version as package_version
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, cast
 
+from lake.catalogue import write_catalogue
 from lake.errors import LakeError, ObjectNotFound
 from lake.lake import Lake, open_lake
 from lake.store import open_store
-from tasks.units import unit
 
 if TYPE_CHECKING:
     from model.network import NetworkConfig, PolarityNetwork
@@ -127,9 +127,11 @@ def write_model(
     return draft.version
 
 
-@unit
 def init_model(lake_uri: str, choice: ModelChoice) -> int:
-    """Register and promote a first model without training; its version. Raises LakeError where one is there."""
+    """Register and promote a first model without training; its version.
+
+    Raises LakeError where the lake has a model, ModelError where the weights can't be had.
+    """
     lake = open_lake(lake_uri, create=True)
     newest = lake.models.newest()
     if newest is not None and newest.current is not None:
@@ -141,6 +143,7 @@ def init_model(lake_uri: str, choice: ModelChoice) -> int:
         lake, network, preprocessing, trained=False, properties={"started_from": choice.weights or "imagenet"}
     )
     lake.models.append("promote", version, based_on=newest, reason="first model, without training")
+    write_catalogue(lake)
     return version
 
 

@@ -200,18 +200,7 @@ def _evaluate_incumbent(
     return _evaluate(model, examples, labelled, sides)
 
 
-def describe(decision: Decision, candidate: Candidate) -> Mapping[str, Any]:
-    """What a person reads about the decision."""
-    found = candidate.evaluation
-    return {
-        "model_version": candidate.version,
-        "promoted": decision.promote,
-        "reasons": list(decision.reasons),
-        "trained_on": candidate.trained_on,
-        "held_out": found.pictures,
-        "accuracy": found.accuracy,
-        "accuracy_interval": [found.accuracy_low, found.accuracy_high],
-        "majority_share": found.majority_share,
-        "balanced_accuracy": found.balanced_accuracy,
-        "auroc": found.auroc,
-    }
+def describe(candidate: Candidate) -> Mapping[str, Any]:
+    """The candidate's evaluation, and the incumbent's on the same pictures where there is one."""
+    incumbent = None if candidate.incumbent is None else candidate.incumbent.to_dict()
+    return candidate.evaluation.to_dict() | {"incumbent": incumbent}

@@ -26,6 +26,7 @@ from tasks import progress
 from tasks.errors import CountsDisagree
 from tasks.models import CLASSES, predictor
 from tasks.parallel import bounded_map
+from tasks.pictures import prepare
 from tasks.units import device_slot, unit
 from tasks.workspace import Shard, in_tables, read_shard, write_shard
 
@@ -108,7 +109,7 @@ def score_shard(lake_uri: str, model_version: int, run_id: str, shard: Shard, co
     with device_slot(config.device_slot):
         model = predictor(lake_uri, model_version, config.device)
         prepared = bounded_map(
-            lambda jpeg: _prepare(jpeg, model),
+            lambda pixels: prepare(pixels, model),
             _read_pixels(lake.store, rows),
             workers=config.decode_threads,
             window=2 * config.batch_size,
@@ -162,12 +163,6 @@ def _read_rows(file: pq.ParquetFile, wanted: np.ndarray) -> Iterator[bytes]:
             pixels = file.read_row_group(group, columns=["pixels"])["pixels"]
             yield from (pixels[int(row)].as_py() for row in inside)
         first += count
-
-
-def _prepare(jpeg: bytes, model: Predictor) -> np.ndarray:
-    from model.images import decode
-
-    return model.preprocessing.resize(decode(jpeg).rgb)
 
 
 def _batches(prepared: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:

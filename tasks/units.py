@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar
 
 from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
@@ -15,7 +15,8 @@ from lake.errors import StoreUnavailable
 
 RETRIES = 2
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 async def _is_transient(_task: Task[..., Any], _run: TaskRun, state: State[Any]) -> bool:
@@ -29,17 +30,16 @@ async def _is_transient(_task: Task[..., Any], _run: TaskRun, state: State[Any])
     return False
 
 
-def unit(function: Function) -> Function:
+def unit(function: Callable[P, R]) -> Task[P, R]:
     """The function as a Prefect task. Its arguments are small references, so nothing is hashed or pickled."""
-    as_task: Any = task(
+    return task(
         retries=RETRIES,
         retry_delay_seconds=exponential_backoff(backoff_factor=2),
         retry_jitter_factor=0.5,
         retry_condition_fn=_is_transient,
         cache_policy=NO_CACHE,
         persist_result=False,
-    )
-    return cast(Function, as_task(function))
+    )(function)
 
 
 @contextmanager

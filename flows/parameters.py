@@ -1,0 +1,187 @@
+"""What a flow run may be asked for: one model a flow, checked before a run exists.
+
+None means "as the settings say", so that a deployment without parameters does what its worker is set up for.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from flows.settings import Settings, SettingsError, read_settings
+from model.gate import GatePolicy
+from model.training import TrainingConfig
+from tasks.ingest import IngestConfig
+from tasks.models import ModelChoice
+from tasks.rebuild import RebuildConfig
+from tasks.retrain import RetrainConfig
+from tasks.score import ScoreConfig
+
+
+def _one_group(pattern: str) -> str:
+    try:
+        groups = re.compile(pattern).groups
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from error
+    if groups != 1:
+        raise ValueError(f"expected one group, the product's id, found {groups}")
+    return pattern
+
+
+Pattern = Annotated[str, AfterValidator(_one_group)]
+
+
+class _Parameters(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    lake: str | None = Field(None, description="Root URI of the lake: a directory, file:///… or s3://bucket/prefix")
+
+    @property
+    def settings(self) -> Settings:
+        """The settings, with this run's own values in place of theirs."""
+        settings = read_settings()
+        given = {name: getattr(self, name) for name in type(settings).model_fields if name in type(self).model_fields}
+        return settings.model_copy(update={name: value for name, value in given.items() if value is not None})
+
+    @property
+    def lake_uri(self) -> str:
+        """The lake of this run."""
+        return self.settings.lake
+
+
+class IngestParameters(_Parameters):
+    """`ingest-catalogue`: bring `images` up to date with a source of pictures."""
+
+    source: str | None = Field(None, description="Directory or s3://bucket/prefix of pictures")
+    product_id_pattern: Pattern | None = Field(
+        None, description="Regular expression on the image key; its group is the product's id"
+    )
+    max_deleted_share: float | None = Field(
+        None, ge=0, le=1, description="Stop where more than this share of the known pictures has vanished"
+    )
+
+    @property
+    def source_uri(self) -> str:
+        """The source. Raises SettingsError where neither the run nor the settings name one."""
+        return _required(self.settings.source, "source", "the directory or s3://bucket/prefix of the pictures")
+
+    def ingest_config(self) -> IngestConfig:
+        """What the ingest tasks need."""
+        settings = self.settings
+        return IngestConfig(
+            product_id_pattern=settings.product_id_pattern,
+            max_deleted_share=settings.max_deleted_share,
+            shard_pictures=settings.shard_pictures,
+            fetch_threads=settings.fetch_threads,
+            decode_threads=settings.decode_threads,
+        )
+
+
+class ScoreParameters(_Parameters):
+    """`score-catalogue`: score every live picture that a model has not seen."""
+
+    model_version: int | None = Field(None, ge=1, description="The model; the promoted one by default")
+    device: Literal["auto", "cpu", "cuda", "mps"] | None = None
+
+    def score_config(self) -> ScoreConfig:
+        """What the scoring tasks need."""
+        return _score_config(self.settings)
+
+
+class RebuildParameters(_Parameters):
+    """`rebuild-index`: publish an index of every live picture, where anything changed."""
+
+    model_version: int | None = Field(None, ge=1, description="The model; the promoted one by default")
+    recall_target: float | None = Field(None, gt=0, le=1, description="Least recall@10, its lower 95 % bound")
+
+    def rebuild_config(self) -> RebuildConfig:
+        """What the index tasks need."""
+        return _rebuild_config(self.settings)
+
+
+class NightlyParameters(IngestParameters):
+    """`nightly`: ingest, score and index, in this order."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"] | None = None
+    recall_target: float | None = Field(None, gt=0, le=1, description="Least recall@10, its lower 95 % bound")
+
+    def score_config(self) -> ScoreConfig:
+        """What the scoring tasks need."""
+        return _score_config(self.settings)
+
+    def rebuild_config(self) -> RebuildConfig:
+        """What the index tasks need."""
+        return _rebuild_config(self.settings)
+
+    def part(self, kind: type[Any]) -> Any:
+        """The parameters of one of the flows that make up the night."""
+        return kind(**{name: getattr(self, name) for name in kind.model_fields if name in type(self).model_fields})
+
+
+class RetrainParameters(_Parameters):
+    """`retrain-model`: train a candidate, judge it, promote or refuse it."""
+
+    labels: str | None = Field(None, description="CSV or Parquet: image_key, label (0, 1, empty), product_id, weight")
+    backbone: Literal["resnet18", "resnet50", "resnet101"] | None = None
+    image_size: int | None = Field(None, ge=64, le=448, description="Side of the network's input, pixels")
+    weights: str | None = Field(None, description="imagenet, random, or a safetensors file to start from")
+    epochs: int | None = Field(None, ge=1)
+    held_out_share: float = Field(0.25, gt=0, lt=1)
+    seed: int = 0
+    device: Literal["auto", "cpu", "cuda", "mps"] | None = None
+    force: str | None = Field(None, min_length=1, description="Promote even a refused candidate, for this reason")
+    then_serve: bool = Field(True, description="After a promotion, score the catalogue and publish its index")
+
+    @property
+    def labels_uri(self) -> str:
+        """The labels. Raises SettingsError where neither the run nor the settings name them."""
+        return _required(self.settings.labels, "labels", "a CSV or Parquet file of image_key and label")
+
+    def retrain_config(self) -> RetrainConfig:
+        """What the training tasks need."""
+        settings = self.settings
+        start = ModelChoice(self.backbone, self.image_size, self.weights, self.seed)
+        chosen: dict[str, Any] = {"seed": self.seed} | ({} if self.epochs is None else {"epochs": self.epochs})
+        return RetrainConfig(
+            start=start,
+            training=TrainingConfig(**chosen),
+            held_out_share=self.held_out_share,
+            device=settings.device,
+            device_slot=settings.device_slot,
+            decode_threads=settings.decode_threads,
+        )
+
+    def gate_policy(self) -> GatePolicy:
+        """What a candidate must reach."""
+        settings = self.settings
+        return GatePolicy(
+            minimum_balanced_accuracy=settings.minimum_balanced_accuracy, tolerated_loss=settings.tolerated_loss
+        )
+
+    def score_parameters(self, model_version: int) -> ScoreParameters:
+        """How the catalogue is scored after a promotion."""
+        return ScoreParameters(lake=self.lake, model_version=model_version, device=self.device)
+
+
+def _score_config(settings: Settings) -> ScoreConfig:
+    return ScoreConfig(
+        device=settings.device,
+        batch_size=settings.batch_size,
+        shard_pictures=settings.shard_pictures,
+        decode_threads=settings.decode_threads,
+        device_slot=settings.device_slot,
+    )
+
+
+def _rebuild_config(settings: Settings) -> RebuildConfig:
+    return RebuildConfig(
+        recall_target=settings.recall_target, flat_below=settings.flat_below, shard_vectors=settings.shard_vectors
+    )
+
+
+def _required(value: str | None, name: str, what: str) -> str:
+    if value is None:
+        raise SettingsError(f"no {name}: give {what}, as a parameter or in VITRINE_{name.upper()}")
+    return value

@@ -1,0 +1,61 @@
+"""retrain-model: a candidate, its evaluation, the gate's decision, perhaps a new current model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from prefect import flow
+
+from flows.parameters import RebuildParameters, RetrainParameters
+from flows.rebuild import IndexSummary, rebuild_index
+from flows.running import running
+from flows.score import ScoreSummary, score_catalogue
+from tasks.labels import snapshot_labels
+from tasks.retrain import describe, judge_candidate, train_candidate
+
+
+@dataclass(frozen=True)
+class RetrainSummary:
+    """What was trained, how it did, and what was decided."""
+
+    model_version: int
+    promoted: bool
+    reasons: tuple[str, ...]
+    evaluation: dict[str, Any]
+    labelled: int
+    trained_on: int
+    score: ScoreSummary | None = None  # of the catalogue, after a promotion
+    index: IndexSummary | None = None
+
+
+@flow(name="retrain-model")
+def retrain_model(parameters: RetrainParameters = RetrainParameters()) -> RetrainSummary:  # noqa: B008 (never changed)
+    """Train on the labels, judge the candidate on held-out pictures, promote or refuse it.
+
+    Readers stay on the old pair until the whole catalogue is scored under the new model and its index published.
+    """
+    lake, labels, config = parameters.lake_uri, parameters.labels_uri, parameters.retrain_config()
+    with running("retrain-model", lake, source=labels) as run:
+        with run.stage("check the labels"):
+            snapshot = snapshot_labels(lake, labels, run.run_id)
+        with run.stage("train", config.training.epochs * round(snapshot.labelled * (1 - config.held_out_share))):
+            candidate = train_candidate(lake, snapshot, config)
+        decision = judge_candidate(lake, candidate, parameters.gate_policy(), parameters.force)
+        run.count(model_version=candidate.version)
+        scored = indexed = None
+        if decision.promote and parameters.then_serve:
+            scored = score_catalogue(parameters.score_parameters(candidate.version))
+            indexed = rebuild_index(RebuildParameters(lake=parameters.lake, model_version=candidate.version))
+            run.count(live=scored.live, scored=scored.scored, already_scored=scored.already_scored)
+            run.count(index_version=indexed.index_version, indexed=indexed.rows, published=indexed.is_new)
+    return RetrainSummary(
+        model_version=candidate.version,
+        promoted=decision.promote,
+        reasons=decision.reasons,
+        evaluation=dict(describe(candidate)),
+        labelled=snapshot.labelled,
+        trained_on=candidate.trained_on,
+        score=scored,
+        index=indexed,
+    )

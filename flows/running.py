@@ -1,0 +1,151 @@
+"""What every flow run does around its work: open the lake, time the stages, count, leave a row and artifacts."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any, TypeVar, cast
+
+import pyarrow as pa
+from prefect.futures import PrefectFuture, as_completed
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
+
+from flows import display
+from lake.catalogue import write_catalogue
+from lake.errors import LakeError
+from lake.lake import Lake, open_lake
+from lake.tables import RUNS
+from tasks import workspace
+
+logger = logging.getLogger(__name__)
+
+Work = TypeVar("Work")
+Result = TypeVar("Result")
+
+_current: ContextVar[Run | None] = ContextVar("current_run", default=None)
+
+
+@dataclass
+class Run:
+    """One flow run as it goes: its lake, its counts and its stages."""
+
+    run_id: str
+    parent_run_id: str | None
+    flow: str
+    lake: Lake
+    source: str | None = None
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    counts: dict[str, Any] = field(default_factory=dict)
+    stages: list[display.Stage] = field(default_factory=list)
+
+    def count(self, **counts: Any) -> None:
+        """Set columns of the run's row."""
+        unknown = counts.keys() - set(RUNS.names)
+        if unknown:
+            raise KeyError(f"the runs table has no column {', '.join(unknown)}")
+        self.counts |= counts
+
+    @contextmanager
+    def stage(self, name: str, pictures: int = 0) -> Iterator[display.Stage]:
+        """A named and timed part of the run."""
+        with display.stage(name, pictures) as done:
+            yield done
+        self.stages.append(done)
+
+    def adopt(self, other: Sequence[display.Stage]) -> None:
+        """Count a part flow's stages as this run's own."""
+        self.stages.extend(other)
+
+    def row(self, status: str, error: str | None) -> pa.Table:
+        """The run as one row of `runs`."""
+        finished_at = datetime.now(UTC)
+        made: dict[str, Any] = {
+            "run_id": self.run_id,
+            "parent_run_id": self.parent_run_id,
+            "flow": self.flow,
+            "status": status,
+            "error": error,
+            "started_at": self.started_at,
+            "finished_at": finished_at,
+            "source": self.source,
+            "pictures_per_second": self._rate(),
+            "stages": [asdict(stage) for stage in self.stages],
+        }
+        return pa.Table.from_pylist([made | self.counts], schema=RUNS)
+
+    def _rate(self) -> float | None:
+        """Pictures that passed a working stage, over the time that those stages took."""
+        working = [stage for stage in self.stages if stage.pictures]
+        seconds = sum(stage.seconds for stage in working)
+        return max(stage.pictures for stage in working) / seconds if seconds else None
+
+
+@contextmanager
+def running(flow: str, lake_uri: str, *, source: str | None = None, create: bool = False) -> Iterator[Run]:
+    """Around a flow's work: whatever happens, the run leaves a row, and the catalogue names what is committed."""
+    from prefect.runtime import flow_run
+
+    parent = _current.get()
+    # A second attempt of a run must never overwrite what the first has committed.
+    run_id = f"{flow_run.id}-{flow_run.run_count}"
+    run = Run(run_id, parent.run_id if parent else None, flow, open_lake(lake_uri, create=create), source)
+    token = _current.set(run)
+    try:
+        yield run
+    except BaseException as error:
+        _record(run, "failed", str(error) or type(error).__name__, best_effort=True)
+        raise
+    finally:
+        _current.reset(token)
+    _record(run, "completed", None, best_effort=False)
+    leave_artifacts(run)
+    if parent is not None:
+        parent.adopt(run.stages)
+
+
+def each(work: Sequence[Work], submit: Callable[[Work], PrefectFuture[Result]], *, key: str, what: str) -> list[Result]:
+    """Run a unit of work for each reference, at most as many at once as the flow's task runner allows."""
+    told = display.ProgressArtifact(key, len(work), what)
+    futures = [submit(reference) for reference in work]
+    for future in as_completed(futures):
+        future.result()
+        told.advance(1)
+    return [future.result() for future in futures]
+
+
+def threads(units_at_once: int) -> TaskRunner[PrefectFuture[Any]]:
+    """The task runner of a flow whose units of work release the GIL and run so many at once."""
+    # Prefect's runners are invariant in their future's type, though a flow only ever reads it.
+    return cast("TaskRunner[PrefectFuture[Any]]", ThreadPoolTaskRunner(max_workers=units_at_once))
+
+
+def leave_artifacts(run: Run) -> None:
+    """The run on the Prefect server: a summary, its counts as a table, a link to the catalogue."""
+    from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+
+    counts = {name: value for name, value in run.counts.items() if value is not None}
+    lines = [f"# {run.flow}", "", f"Lake `{run.lake.uri}`" + (f", source `{run.source}`" if run.source else ""), ""]
+    lines += ["| stage | seconds | pictures |", "|---|---:|---:|"]
+    lines += [f"| {stage.name} | {stage.seconds:.1f} | {stage.pictures} |" for stage in run.stages]
+    create_markdown_artifact("\n".join(lines), key=run.flow, description="What the run did, stage by stage")
+    create_table_artifact([counts], key=f"{run.flow}-counts", description="The run's row of the runs table")
+    catalogue = run.lake.store.url("catalogue.duckdb")
+    link = catalogue if run.lake.store.directory is None else run.lake.uri + "/catalogue.duckdb"
+    create_link_artifact(link, link_text="catalogue.duckdb", key=f"{run.flow}-catalogue")
+
+
+def _record(run: Run, status: str, error: str | None, *, best_effort: bool) -> None:
+    """Write the run's row, then the catalogue; of a failed run, as far as the lake still answers."""
+    try:
+        workspace.clear(run.lake.store, run.run_id)
+        part = run.lake.runs.write_part(run.row(status, error), run.run_id)
+        run.lake.runs.commit([part], application_id=f"run-{run.run_id}")
+        write_catalogue(run.lake)
+    except LakeError as failure:
+        if not best_effort:
+            raise
+        logger.warning("the failed run left no row: %s", failure)

@@ -1,0 +1,55 @@
+"""score-catalogue: rows in `scores` for the pictures that a model has not seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from prefect import flow
+
+from flows.parameters import ScoreParameters
+from flows.running import each, running, threads
+from tasks.models import require_model
+from tasks.score import commit_scores, plan_scoring, score_shard
+
+SHARDS_AT_ONCE = 1  # one network is resident, and it uses the whole device
+
+
+@dataclass(frozen=True)
+class ScoreSummary:
+    """What was scored: contents = already scored + scored; several pictures may have one content."""
+
+    model_version: int
+    live: int
+    contents: int
+    already_scored: int
+    scored: int
+
+
+@flow(name="score-catalogue", task_runner=threads(SHARDS_AT_ONCE))
+def score_catalogue(parameters: ScoreParameters = ScoreParameters()) -> ScoreSummary:  # noqa: B008 (never changed)
+    """Score every live picture whose content the model has not scored, and commit in one transaction."""
+    lake, config = parameters.lake_uri, parameters.score_config()
+    with running("score-catalogue", lake) as run:
+        version = parameters.model_version or require_model(run.lake)
+        run.lake.models.require(version)
+        with run.stage("find unscored pictures"):
+            plan = plan_scoring(lake, version, run.run_id, config)
+        with run.stage("score", plan.to_score):
+            shards = each(
+                plan.shards,
+                lambda shard: score_shard.submit(lake, version, run.run_id, shard, config),
+                key="score-progress",
+                what=f"Pictures scored under model {version}",
+            )
+        with run.stage("commit scores"):
+            commit_scores(lake, run.run_id, plan, shards)
+        summary = ScoreSummary(
+            version, plan.live, plan.contents, plan.already_scored, sum(shard.scored for shard in shards)
+        )
+        run.count(
+            model_version=version,
+            live=summary.live,
+            already_scored=summary.already_scored,
+            scored=summary.scored,
+        )
+    return summary

@@ -1,0 +1,81 @@
+"""Deployment settings: environment variables VITRINE_… or vitrine.toml. The only reader of the environment.
+
+Scientific choices stand beside their code in frozen dataclasses; these are the ones that differ from one
+installation to the next.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+CORES = os.cpu_count() or 1
+
+
+class SettingsError(Exception):
+    """A setting has a value that can't be used; the message names it."""
+
+
+class Settings(BaseSettings):
+    """Each field is VITRINE_<NAME> in the environment, or <name> in vitrine.toml; the environment wins."""
+
+    model_config = SettingsConfigDict(env_prefix="VITRINE_", toml_file="vitrine.toml", extra="forbid")
+
+    lake: str = "./vitrine-data"
+    source: str | None = None
+    labels: str | None = None
+
+    product_id_pattern: str | None = None
+    max_deleted_share: float = Field(0.5, ge=0, le=1)
+    shard_pictures: int = Field(1024, ge=1)
+    fetch_threads: int = Field(16, ge=1)
+    decode_threads: int = Field(CORES, ge=1)
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    device_slot: str | None = None
+    batch_size: int = Field(64, ge=1)
+
+    recall_target: float = Field(0.99, gt=0, le=1)
+    flat_below: int = Field(20_000, ge=0)
+    shard_vectors: int = Field(50_000, ge=1)
+
+    minimum_balanced_accuracy: float = Field(0.6, ge=0, le=1)
+    tolerated_loss: float = Field(0.01, ge=0, le=1)
+
+    cache: Path = Field(default_factory=lambda: Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "vitrine"))
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments, then the environment, then vitrine.toml."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @cached_property
+    def cache_directory(self) -> Path:
+        """Where remote index versions are kept to be opened; safe to delete."""
+        return self.cache.expanduser()
+
+
+def read_settings() -> Settings:
+    """The settings as they are now. Raises SettingsError naming what is wrong."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"]))
+        raise SettingsError(
+            f"setting {name!r} (VITRINE_{name.upper()} or vitrine.toml): {first['msg']}, found {first['input']!r}"
+        ) from error
+    except ValueError as error:  # vitrine.toml is no TOML
+        raise SettingsError(f"vitrine.toml can't be read: {error}") from error

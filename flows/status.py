@@ -1,0 +1,50 @@
+"""What the lake holds, what is current, how the last run went. Reads; starts nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lake import catalogue
+from lake.lake import Lake
+
+RUN_COLUMNS = "flow, status, error, started_at, finished_at, listed, unchanged, ingested, rejected, failed, deleted, scored, published"
+
+
+def read_status(lake: Lake) -> dict[str, Any]:
+    """The lake in one dictionary, the same for people and programs."""
+    serving = lake.serving()
+    promoted = lake.models.current()
+    with catalogue.connect(lake) as sql:
+        counts = _one(
+            sql,
+            """
+            SELECT (SELECT count(*) FROM images) AS pictures, (SELECT count(*) FROM rejected) AS rejected,
+                   (SELECT count(*) FROM scores) AS scored,
+                   (SELECT count(DISTINCT product_id) FROM images) AS products
+            """,
+        )
+        last_run = _one(
+            sql, f"SELECT {RUN_COLUMNS} FROM runs WHERE parent_run_id IS NULL ORDER BY started_at DESC LIMIT 1"
+        )  # noqa: S608
+    return {
+        "lake": lake.uri,
+        "catalogue": lake.store.url(catalogue.CATALOGUE),
+        **(counts or {}),
+        "promoted_model": promoted,
+        "serving_model": serving.model_version,
+        "serving_index": serving.index_version,
+        "polarity": _polarity(lake, serving.model_version),
+        "last_run": last_run,
+    }
+
+
+def _polarity(lake: Lake, version: int | None) -> str:
+    if version is None:
+        return "no model yet"
+    trained = lake.models.manifest(version).properties["trained"]
+    return "trained" if trained else "untrained: the scores say nothing until a trained model is promoted"
+
+
+def _one(sql: Any, query: str) -> dict[str, Any] | None:
+    rows = sql.execute(query).to_arrow_table().to_pylist()
+    return rows[0] if rows else None

@@ -1,0 +1,410 @@
+"""Turns vectors into the files of an index version: quantizers trained once, then one shard at a time.
+
+Knows local directories only. Everything is checked here before faiss sees it, because faiss accepts NaN,
+zero vectors and duplicates in silence.
+
+Shapes: N rows, D dimension.
+"""
+
+import hashlib
+import json
+import logging
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Self
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import parquet
+
+from index.errors import BadVectors, CorruptIndex, NotAnIndex
+from index.spec import IndexSpec
+
+logger = logging.getLogger(__name__)
+
+Floats = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.int64]
+
+untyped: Any = faiss  # whose stubs are stricter than the library, or wrong, where this name is used
+
+FORMAT = 1
+DESCRIPTION = "index.json"
+TRAINED = "trained.faiss"
+BLOCK_BYTES = 64 << 20
+FP16_MAX = 65_504.0
+
+_byte_limit = threading.Lock()
+
+
+@dataclass(frozen=True)
+class ShardFiles:
+    """One shard as written: its number, its rows and the names of its files in the directory."""
+
+    number: int
+    rows: int
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class IndexDescription:
+    """What `index.json` says: the parts, how many rows in how many shards, and how to search them.
+
+    `recall` is what was measured at this nprobe and rerank_factor; empty before measuring. `model_version`
+    made the vectors; `fingerprint` is the caller's name for the exact rows that went in.
+    """
+
+    spec: IndexSpec
+    rows: int
+    shards: int
+    model_version: int
+    fingerprint: str
+    nprobe: int = 32
+    rerank_factor: int = 4
+    recall: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        rules = {
+            "rows and shards are counts": self.rows >= 0 and self.shards >= 0,
+            "rows need a shard": self.rows == 0 or self.shards > 0,
+            "nprobe is at least 1": self.nprobe >= 1,
+            "rerank_factor is at least 1": self.rerank_factor >= 1,
+        }
+        broken = [rule for rule, holds in rules.items() if not holds]
+        if broken:
+            raise ValueError(f"{broken[0]}: {self}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for `index.json`."""
+        return {"format": FORMAT, **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Read what `to_dict` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError: a field is missing, of the wrong type or impossible.
+        """
+        known = {each.name: values[each.name] for each in fields(cls)}
+        for name in ("rows", "shards", "model_version", "nprobe", "rerank_factor"):
+            if type(known[name]) is not int:
+                raise TypeError(f"{name}: expected an integer, found {known[name]!r}")
+        recalls = {name: float(value) for name, value in dict(values["recall"]).items()}
+        return cls(**known | {"spec": IndexSpec.from_dict(values["spec"]), "recall": recalls})
+
+
+def shard_names(number: int, spec: IndexSpec) -> tuple[str, ...]:
+    """The files of a shard: vectors, keys and, unless flat, codes."""
+    codes = () if spec.kind == "flat" else (f"shard-{number:05d}.faiss",)
+    return (f"shard-{number:05d}.vectors.npy", f"shard-{number:05d}.keys.parquet", *codes)
+
+
+def set_threads(count: int) -> None:
+    """Set how many threads faiss uses for what the calling thread asks of it.
+
+    OpenMP keeps the number for each thread, so a pool's workers set it themselves. More than there are free
+    cores is slow: they spin while they wait, unless OMP_WAIT_POLICY=passive was set before the process began.
+    """
+    faiss.omp_set_num_threads(count)
+
+
+def sample_rows(keys: Sequence[str] | npt.NDArray[Any] | pa.Array | pa.ChunkedArray, count: int) -> Rows:
+    """Choose `count` rows to train on, ascending: those whose keys hash lowest.
+
+    A hash rather than a draw, so that a catalogue that grew by a tenth still trains on nine tenths of the
+    same pictures.
+    """
+    names = keys.to_pylist() if isinstance(keys, pa.Array | pa.ChunkedArray) else keys
+    hashes = np.fromiter((_hash(str(name)) for name in names), dtype=np.uint64, count=len(names))
+    if count >= len(hashes):
+        return np.arange(len(hashes), dtype=np.int64)
+    return np.sort(np.argsort(hashes, kind="stable")[: max(count, 0)]).astype(np.int64)
+
+
+def train_quantizers(sample: npt.ArrayLike, spec: IndexSpec, *, seed: int) -> bytes:
+    """Learn the rotation, the lists and the codes of `spec`; return the empty index, serialized.
+
+    Train once and hand the same bytes to every `write_shard`: PCA differs in its last bits with the number of
+    threads, and shards of different trainings do not merge.
+
+    Args:
+        sample: N×D, about `spec.training_rows` rows.
+        spec: of kind pq or ivfpq.
+        seed: of k-means.
+
+    Raises:
+        BadVectors: bad values, or too few rows for the spec.
+    """
+    if spec.kind == "flat":
+        raise ValueError("a flat index has nothing to train")
+    vectors = _of_dimension(sample, spec)
+    if len(vectors) < spec.minimum_training_rows:
+        raise BadVectors(
+            f"{spec.factory_string()} needs at least {spec.minimum_training_rows} training rows, found {len(vectors)}"
+        )
+    _refuse_bad_rows(vectors, spec, lambda row: f"training row {row}")
+    index = faiss.index_factory(spec.dimension, spec.factory_string(), faiss.METRIC_L2)
+    inverted = inverted_file(index)
+    inverted.cp.seed = inverted.pq.cp.seed = seed
+    index.train(as_compared(vectors, spec))
+    return bytes(faiss.serialize_index(index).tobytes())
+
+
+def mean_coarse_distance(trained: bytes, vectors: npt.ArrayLike, spec: IndexSpec) -> float:
+    """The mean squared distance of vectors to their list's centroid.
+
+    Compare new rows with the training sample: above 1.2 times, the quantizers no longer fit what comes in,
+    which the recall over all rows hides for a long time.
+    """
+    index = load_trained(trained, spec)
+    encoded = to_encoded(index, as_compared(_of_dimension(vectors, spec), spec))
+    distances, _ = inverted_file(index).quantizer.search(encoded, 1)
+    return float(distances.mean())
+
+
+def write_shard(
+    directory: Path,
+    number: int,
+    vectors: npt.ArrayLike,
+    keys: pa.Table,
+    trained: bytes | None,
+    spec: IndexSpec,
+) -> ShardFiles:
+    """Check and write one shard; row i of `vectors` belongs to row i of `keys`.
+
+    Args:
+        directory: exists; holds all shards of one version.
+        number: from 0, without gaps over the version.
+        vectors: N×D; normalised here when the metric is cosine.
+        keys: N rows; `image_key` is required, other columns pass through.
+        trained: what `train_quantizers` returned; None for flat.
+        spec: the same for every shard of a version.
+
+    Raises:
+        BadVectors: a wrong shape or length, NaN or infinity, a zero vector under cosine, values beyond fp16,
+            a key that is missing or there twice. Nothing is written then.
+    """
+    rows = _of_dimension(vectors, spec)
+    names = _checked_keys(keys, len(rows))
+    _refuse_bad_rows(rows, spec, lambda row: repr(names[row].as_py()))
+    index = _empty_index(trained, spec)
+    files = shard_names(number, spec)
+    _write_vectors(directory / files[0], rows, spec, index)
+    parquet.write_table(keys, directory / files[1], compression="zstd")
+    if index is not None:
+        faiss.write_index(index, str(directory / files[2]))
+    logger.info("wrote shard %d: %d rows of %s", number, len(rows), spec.factory_string())
+    return ShardFiles(number, len(rows), files)
+
+
+def write_trained(directory: Path, trained: bytes) -> str:
+    """Write the trained index beside its shards; return the file's name."""
+    (directory / TRAINED).write_bytes(trained)
+    return TRAINED
+
+
+def write_description(directory: Path, description: IndexDescription) -> str:
+    """Write `index.json`, again after measuring if need be; return the file's name."""
+    text = json.dumps(description.to_dict(), indent=2, sort_keys=True, allow_nan=False)
+    (directory / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
+    return DESCRIPTION
+
+
+def read_description(directory: Path) -> IndexDescription:
+    """Read and check `index.json`.
+
+    Raises:
+        NotAnIndex: there is none, or it has a format that this code does not know.
+        CorruptIndex: it is not what `write_description` wrote.
+    """
+    path = directory / DESCRIPTION
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise NotAnIndex(f"no {DESCRIPTION} in {directory}") from error
+    except ValueError as error:
+        raise CorruptIndex(f"{path} is not JSON: {error}") from error
+    found = values.get("format") if isinstance(values, dict) else None
+    if found != FORMAT:
+        raise NotAnIndex(f"{path}: expected format {FORMAT}, found {found!r}")
+    try:
+        return IndexDescription.from_dict(values)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptIndex(f"{path}: {error!r}") from error
+
+
+def as_compared(vectors: Floats, spec: IndexSpec) -> Floats:
+    """Vectors as they are compared: of length 1 under cosine, unchanged under euclidean."""
+    if spec.metric == "euclidean":
+        return np.ascontiguousarray(vectors, dtype=np.float32)
+    unit: Floats = (vectors / _norms(vectors)[:, None]).astype(np.float32)
+    return unit
+
+
+def bad_rows(vectors: Floats, spec: IndexSpec) -> dict[str, Rows]:
+    """The rows that cannot be compared, by reason."""
+    finite = np.isfinite(vectors).all(axis=1)
+    bad = {"NaN or infinite": ~finite}
+    if spec.metric == "cosine":
+        bad["all zero"] = finite & ~vectors.any(axis=1)
+    else:
+        bad["too large for fp16"] = finite & (np.abs(vectors) > FP16_MAX).any(axis=1)
+    return {reason: np.flatnonzero(rows) for reason, rows in bad.items() if rows.any()}
+
+
+def inverted_file(index: Any) -> Any:
+    """The inverted file itself, without the rotation in front of it.
+
+    It belongs to `index`, which must outlive it: what `downcast_index` returns owns nothing, and outliving
+    its owner is a segmentation fault.
+    """
+    return faiss.downcast_index(index.index) if isinstance(index, faiss.IndexPreTransform) else index
+
+
+def to_encoded(index: Any, vectors: Floats) -> Floats:
+    """Apply the rotation in front of the inverted file, if there is one: N×D to N×encoded dimension."""
+    if not isinstance(index, faiss.IndexPreTransform):
+        return vectors
+    encoded: Floats = rotation(index).apply(vectors)
+    return encoded
+
+
+def rotation(index: Any) -> Any:
+    """The PCA in front of an inverted file."""
+    return faiss.downcast_VectorTransform(index.chain.at(0))
+
+
+def load_trained(trained: bytes, spec: IndexSpec) -> Any:
+    """Bring a serialized index back and check that it is the one that `spec` describes.
+
+    Raises:
+        CorruptIndex: not an index, or another one.
+    """
+    try:
+        with reading(len(trained), spec):
+            index = faiss.deserialize_index(np.frombuffer(trained, dtype=np.uint8))
+    except (RuntimeError, MemoryError) as error:
+        raise CorruptIndex(f"the trained index cannot be read: {error}") from error
+    check_matches(index, spec)
+    return index
+
+
+def check_matches(index: Any, spec: IndexSpec) -> None:
+    """Raise CorruptIndex unless a faiss index has the parts that `spec` names."""
+    inverted = inverted_file(index)
+    if not isinstance(inverted, faiss.IndexIVFPQFastScan):
+        raise CorruptIndex(f"expected {spec.factory_string()}, found a {type(inverted).__name__}")
+    lists: Any = untyped.downcast_InvertedLists(inverted.invlists)
+    # The last three are sizes that faiss believes without looking, and that reach beyond its memory when wrong.
+    found = {
+        "dimension": (spec.dimension, index.d),
+        "encoded dimension": (spec.encoded_dimension, inverted.d),
+        "lists": (spec.nlist, inverted.nlist),
+        "sub-quantizers": (spec.pq_subquantizers, inverted.pq.M),
+        "trained": (True, inverted.is_trained),
+        "lists stored": (spec.nlist, lists.nlist),
+        "block": ((inverted.bbs, inverted.bbs * inverted.M2 // 2), (lists.n_per_block, lists.block_size)),
+        "rows": (index.ntotal, lists.compute_ntotal()),
+    }
+    wrong = [f"{name}: expected {a}, found {b}" for name, (a, b) in found.items() if a != b]
+    if wrong:
+        raise CorruptIndex("; ".join(wrong))
+
+
+@contextmanager
+def reading(file_bytes: int, spec: IndexSpec) -> Iterator[None]:
+    """While faiss reads a file: allow no vector longer than the file and the table made from it.
+
+    Without the limit a damaged length is allocated, up to 1 TiB. The limit is the process's, hence the lock.
+    """
+    with _byte_limit:
+        before = faiss.get_deserialization_vector_byte_limit()
+        faiss.set_deserialization_vector_byte_limit(file_bytes + spec.table_bytes + 1)
+        try:
+            yield
+        finally:
+            faiss.set_deserialization_vector_byte_limit(before)
+
+
+def blocks(rows: int, dimension: int) -> Iterator[slice]:
+    """Cut rows into slices of at most 64 MiB of float32."""
+    step = max(1, BLOCK_BYTES // (4 * dimension))
+    return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
+
+
+def _hash(key: str) -> int:
+    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little")
+
+
+def _norms(vectors: Floats) -> npt.NDArray[np.float64]:
+    # In float64: the square of 1e-30 is 0 in float32, and a tiny vector still has a direction.
+    norms: npt.NDArray[np.float64] = np.sqrt(np.einsum("nd,nd->n", vectors, vectors, dtype=np.float64))
+    return norms
+
+
+def _of_dimension(vectors: npt.ArrayLike, spec: IndexSpec) -> Floats:
+    array = np.asarray(vectors, dtype=np.float32)
+    if array.ndim != 2 or array.shape[1] != spec.dimension:
+        raise BadVectors(f"expected vectors of shape (N, {spec.dimension}), found {array.shape}")
+    return array
+
+
+def _refuse_bad_rows(vectors: Floats, spec: IndexSpec, name: Any) -> None:
+    found: dict[str, list[int]] = {}
+    for block in blocks(*vectors.shape):
+        for reason, rows in bad_rows(vectors[block], spec).items():
+            found.setdefault(reason, []).extend((rows + block.start).tolist())
+    if found:
+        raise BadVectors("; ".join(_few(rows, reason, name) for reason, rows in found.items()))
+
+
+def _few(rows: list[int], what: str, name: Any) -> str:
+    some = ", ".join(name(row) for row in rows[:3])
+    return f"{len(rows)} {what}: {some}{', …' if len(rows) > 3 else ''}"
+
+
+def _checked_keys(keys: pa.Table, rows: int) -> pa.ChunkedArray:
+    if "image_key" not in keys.column_names:
+        raise BadVectors(f"keys have no column image_key, only {keys.column_names}")
+    if keys.num_rows != rows:
+        raise BadVectors(f"{rows} vectors but {keys.num_rows} keys")
+    names = keys["image_key"]
+    if not (pa.types.is_string(names.type) or pa.types.is_large_string(names.type)):
+        raise BadVectors(f"image_key: expected strings, found {names.type}")
+    if names.null_count:
+        raise BadVectors(f"{names.null_count} of {rows} image_keys are missing")
+    repeated = duplicates(names)
+    if repeated:
+        raise BadVectors(_few(list(range(len(repeated))), "duplicate image_keys", lambda i: repr(repeated[i])))
+    return names
+
+
+def duplicates(names: pa.ChunkedArray) -> list[str]:
+    """The values that are there more than once."""
+    if pc.count_distinct(names).as_py() == len(names):
+        return []
+    counts = pc.value_counts(names)
+    repeated = pc.filter(counts.field("values"), pc.greater(counts.field("counts"), 1))
+    return [str(name) for name in repeated.to_pylist()]
+
+
+def _empty_index(trained: bytes | None, spec: IndexSpec) -> Any | None:
+    if (trained is None) != (spec.kind == "flat"):
+        raise ValueError(f"a {spec.kind} index {'needs' if trained is None else 'has no'} trained quantizers")
+    return None if trained is None else load_trained(trained, spec)
+
+
+def _write_vectors(path: Path, vectors: Floats, spec: IndexSpec, index: Any | None) -> None:
+    """Write the vectors as fp16 and add them to `index`, a block at a time."""
+    store = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=vectors.shape)
+    for block in blocks(*vectors.shape):
+        compared = as_compared(vectors[block], spec)
+        store[block] = compared
+        if index is not None:
+            index.add(compared)
+    store.flush()

@@ -1,0 +1,33 @@
+"""What goes wrong with an index, as a tree by reaction.
+
+IndexingError
+├── BadVectors   refuse the rows (or the query): nothing was written or searched
+├── NotAnIndex   look elsewhere: the directory holds no index that this code reads
+├── CorruptIndex fetch the version again: its files are damaged or disagree
+├── UnknownKey   tell the asker: no such picture in this index
+└── BelowTarget  refuse to publish: no setting of the search finds enough
+"""
+
+
+class IndexingError(Exception):
+    """The root of everything that this package raises on purpose."""
+
+
+class BadVectors(IndexingError):
+    """Vectors or keys that faiss would swallow in silence and answer wrongly."""
+
+
+class NotAnIndex(IndexingError):
+    """A directory without an `index.json` of a format that this code knows."""
+
+
+class CorruptIndex(IndexingError):
+    """Files that cannot be read, or that contradict `index.json` or each other."""
+
+
+class UnknownKey(IndexingError):
+    """An image_key that the index does not hold."""
+
+
+class BelowTarget(IndexingError):
+    """The recall wanted cannot be reached, even when every list is searched."""

@@ -1,0 +1,197 @@
+"""Measures what a search finds of the truth, and chooses the quickest setting that finds enough.
+
+The truth is exact search over the same vectors; queries are rows of the index, never counted as their own
+neighbours. Knows nothing about publishing: it says what was found, or that the target was missed.
+"""
+
+import math
+import time
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+import numpy.typing as npt
+
+from index.errors import BelowTarget
+from index.searching import Mask, Neighbours, Rows, Searcher
+
+K = 10
+RERANK_FACTORS = (2, 4, 8)
+CONFIDENCE = 0.95
+# float32 rounds sums of thousands of products at about this, so nearer counts as a tie
+TIE = 1e-6
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Recall against exact search, and speed.
+
+    `recall_at_10_low` is the one-sided 95 % lower bound over queries. `latency_ms` is the median of single
+    queries, in this process with its threads. With no row but the query's own, nothing can be missed:
+    recall 1 of 0 queries.
+    """
+
+    recall_at_1: float
+    recall_at_10: float
+    recall_at_10_low: float
+    latency_ms: float
+    queries: int
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The setting to publish, and what it measured."""
+
+    nprobe: int
+    rerank_factor: int
+    measured: Measured
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """Rows drawn as queries and their true neighbours."""
+
+    rows: Rows
+    truth: Neighbours
+
+
+def exact(queries: npt.ArrayLike, searcher: Searcher, k: int = K) -> Neighbours:
+    """The truth: the k nearest of each query, Q×D, by comparing with every row."""
+    return searcher.exact(queries, k)
+
+
+def recall(found: Neighbours, truth: Neighbours, k: int) -> npt.NDArray[np.float64]:
+    """The share of each query's k nearest that was found, Q values in [0, 1].
+
+    Counted by distance, not by row: of ten copies of one picture, any is as right as another.
+    """
+    k = min(k, truth.similarity.shape[1])
+    if k == 0:
+        return np.ones(len(truth.rows))
+    farthest = truth.similarity[:, k - 1 : k]
+    slack = TIE * np.maximum(1, np.abs(farthest))
+    hits = (found.similarity[:, :k] >= farthest - slack).sum(axis=1)
+    share: npt.NDArray[np.float64] = hits / k
+    return share
+
+
+def measure(
+    searcher: Searcher,
+    *,
+    queries: int = 1000,
+    seed: int,
+    nprobe: int | None = None,
+    rerank_factor: int | None = None,
+    among: Mask | None = None,
+) -> Measured:
+    """Measure a setting, the published one by default.
+
+    Args:
+        searcher: an open index.
+        queries: how many rows to draw as queries.
+        seed: of the draw.
+        nprobe: lists to look in.
+        rerank_factor: candidates for each neighbour.
+        among: one bool a row; queries are drawn from these. Recall over all rows stays high for long while
+            that of new kinds of rows falls, so measure those by themselves.
+    """
+    trial = _draw(searcher, queries, seed, among)
+    return _measure(searcher, trial, nprobe, rerank_factor)
+
+
+def tune(searcher: Searcher, target: float = 0.99, *, queries: int = 1000, seed: int = 0) -> Tuned:
+    """Find the quickest setting whose recall@10 meets `target` with 95 % confidence.
+
+    For each rerank factor the fewest lists that meet it, then the lowest latency among those.
+
+    Raises:
+        BelowTarget: none meets it, even with every list searched.
+    """
+    trial = _draw(searcher, queries, seed)
+    if searcher.spec.kind == "flat":
+        return Tuned(1, 1, _measure(searcher, trial, 1, 1))
+    settings = [
+        (nprobe, factor) for factor in RERANK_FACTORS if (nprobe := _fewest_lists(searcher, trial, factor, target))
+    ]
+    if not settings:
+        best = _measure(searcher, trial, searcher.spec.nlist, RERANK_FACTORS[-1])
+        raise BelowTarget(
+            f"expected recall@10 of at least {target} with {CONFIDENCE:.0%} confidence, found "
+            f"{best.recall_at_10_low:.4f} ({best.recall_at_10:.4f} over {best.queries} queries) with all "
+            f"{searcher.spec.nlist} lists searched and {RERANK_FACTORS[-1]} candidates a neighbour"
+        )
+    tried = [Tuned(nprobe, factor, _measure(searcher, trial, nprobe, factor)) for nprobe, factor in settings]
+    return min(tried, key=lambda each: each.measured.latency_ms)
+
+
+def _draw(searcher: Searcher, queries: int, seed: int, among: Mask | None = None) -> _Trial:
+    candidates = np.arange(len(searcher)) if among is None else np.flatnonzero(among)
+    count = min(queries, len(candidates)) if len(searcher) > 1 else 0
+    rows = np.sort(np.random.default_rng(seed).choice(candidates, count, replace=False))
+    truth = searcher.exact(searcher.vectors(rows), K + 1)
+    return _Trial(rows, _without_self(truth, rows))
+
+
+def _without_self(found: Neighbours, own: Rows) -> Neighbours:
+    """Drop each query's own row, or its last neighbour where its own row was not among them."""
+    drop = found.rows == own[:, None]
+    if drop.shape[1]:
+        drop[~drop.any(axis=1), -1] = True
+    shape = (len(own), max(0, found.rows.shape[1] - 1))
+    return Neighbours(found.rows[~drop].reshape(shape), found.similarity[~drop].reshape(shape))
+
+
+def _found(searcher: Searcher, trial: _Trial, nprobe: int | None, factor: int | None) -> Neighbours:
+    queries = searcher.vectors(trial.rows)
+    found = searcher.search(queries, K + 1, nprobe=nprobe, rerank_factor=factor)
+    return _without_self(found, trial.rows)
+
+
+def _measure(searcher: Searcher, trial: _Trial, nprobe: int | None, factor: int | None) -> Measured:
+    if not len(trial.rows):
+        return Measured(1.0, 1.0, 1.0, 0.0, 0)
+    found = _found(searcher, trial, nprobe, factor)
+    at_10 = recall(found, trial.truth, K)
+    return Measured(
+        recall_at_1=float(recall(found, trial.truth, 1).mean()),
+        recall_at_10=float(at_10.mean()),
+        recall_at_10_low=_lower_bound(at_10),
+        latency_ms=_latency_ms(searcher, trial, nprobe, factor),
+        queries=len(trial.rows),
+    )
+
+
+def _lower_bound(recalls: npt.NDArray[np.float64]) -> float:
+    """The one-sided bound of the mean over queries: the ten neighbours of one query miss together."""
+    if len(recalls) < 2:
+        return float(recalls.mean())
+    error = recalls.std(ddof=1) / math.sqrt(len(recalls))
+    return max(0.0, float(recalls.mean() - NormalDist().inv_cdf(CONFIDENCE) * error))
+
+
+def _latency_ms(searcher: Searcher, trial: _Trial, nprobe: int | None, factor: int | None) -> float:
+    seconds = []
+    for query in searcher.vectors(trial.rows[:200]):
+        start = time.perf_counter()
+        searcher.search(query[None], K, nprobe=nprobe, rerank_factor=factor)
+        seconds.append(time.perf_counter() - start)
+    return 1000 * float(np.median(seconds))
+
+
+def _fewest_lists(searcher: Searcher, trial: _Trial, factor: int, target: float) -> int | None:
+    """The smallest nprobe that meets the target, or None: doubled until one does, then bisected."""
+
+    def meets(nprobe: int) -> bool:
+        return _lower_bound(recall(_found(searcher, trial, nprobe, factor), trial.truth, K)) >= target
+
+    if not len(trial.rows):
+        return 1
+    missed, nprobe = 0, 1
+    while not meets(nprobe):
+        if nprobe == searcher.spec.nlist:
+            return None
+        missed, nprobe = nprobe, min(2 * nprobe, searcher.spec.nlist)
+    while nprobe - missed > 1:
+        middle = (missed + nprobe) // 2
+        missed, nprobe = (missed, middle) if meets(middle) else (middle, nprobe)
+    return nprobe

@@ -1,0 +1,364 @@
+"""Opens an index version in a local directory and finds the rows nearest to a query.
+
+Two stages: 4-bit codes choose k·rerank_factor candidates in nprobe lists; exact distances to the fp16
+vectors, memory-mapped, rank them. Knows rows and keys, not pictures, models or where files came from.
+
+Shapes: Q queries, D dimension, K neighbours, R candidates.
+"""
+
+import logging
+import math
+import tokenize
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import parquet
+
+from index.building import (
+    TRAINED,
+    IndexDescription,
+    as_compared,
+    bad_rows,
+    blocks,
+    check_matches,
+    duplicates,
+    inverted_file,
+    read_description,
+    reading,
+    rotation,
+    shard_names,
+    to_encoded,
+    untyped,
+)
+from index.errors import BadVectors, CorruptIndex, UnknownKey
+from index.spec import IndexSpec
+
+logger = logging.getLogger(__name__)
+
+Floats = npt.NDArray[np.float32]
+Rows = npt.NDArray[np.int64]
+Mask = npt.NDArray[np.bool_]
+
+# A filter that keeps this few rows is answered by comparing with each of them: quicker than widening the
+# search over the lists until enough of them are met, and exact.
+EXHAUSTIVE_BELOW = 1_000
+SPARE = 8  # candidates beyond k that faiss.knn's rounding may have ordered wrongly
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The nearest rows of each query, nearest first; equally near ones by row.
+
+    `rows` is int64 Q×K. `similarity` is float32 Q×K, larger is nearer: the cosine, in [−1, 1], or minus the
+    Euclidean distance.
+    """
+
+    rows: Rows
+    similarity: Floats
+
+
+class Searcher:
+    """An open index version; safe to search from several threads. Make one with `Searcher.open`."""
+
+    def __init__(
+        self,
+        description: IndexDescription,
+        vectors: list[npt.NDArray[np.float16]],
+        keys: pa.Table,
+        codes: Any,
+    ) -> None:
+        self.description = description
+        self.spec: IndexSpec = description.spec
+        self.rows = description.rows
+        self.table = keys
+        self._vectors = vectors
+        self._starts = np.cumsum([0, *(len(each) for each in vectors)])[:-1]
+        self._codes = codes  # None when flat
+
+    @classmethod
+    def open(cls, directory: Path) -> Self:
+        """Open the version whose files lie in `directory`, their checksums already verified.
+
+        Loads all codes (`spec.code_bytes` a row) and keys into memory; vectors stay on disk.
+
+        Raises:
+            NotAnIndex: no index here, or one of another format.
+            CorruptIndex: a file is missing, cut short, or contradicts the others.
+        """
+        description = read_description(directory)
+        names = [shard_names(number, description.spec) for number in range(description.shards)]
+        vectors = [_read_vectors(directory / files[0], description.spec) for files in names]
+        tables = [_read_keys(directory / files[1]) for files in names]
+        counts = [len(each) for each in vectors]
+        for files, rows, table in zip(names, counts, tables, strict=True):
+            _expect_rows(directory / files[1], table.num_rows, rows)
+        keys = _one_table(tables, directory)
+        _expect_rows(directory, keys.num_rows, description.rows)
+        codes = None
+        if description.spec.kind != "flat":
+            shards = [(directory / files[2], rows) for files, rows in zip(names, counts, strict=True)]
+            codes = _merged_codes(directory / TRAINED, shards, description.spec)
+        logger.info("opened %s: %d rows, %s", directory, keys.num_rows, description.spec.factory_string())
+        return cls(description, vectors, keys, codes)
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def search(
+        self,
+        queries: npt.ArrayLike,
+        k: int,
+        *,
+        nprobe: int | None = None,
+        rerank_factor: int | None = None,
+        keep: npt.ArrayLike | None = None,
+    ) -> Neighbours:
+        """Find the `k` rows nearest to each query, among the rows that `keep` names.
+
+        Exactly min(k, rows kept) neighbours come back for every query, each with a real row: where the lists
+        probed hold too few, more are probed.
+
+        Args:
+            queries: Q×D, of any length under cosine.
+            k: at least 1.
+            nprobe: lists to look in; the published setting by default.
+            rerank_factor: candidates for each neighbour; the published setting by default.
+            keep: one bool a row; rows that are False are never found.
+
+        Raises:
+            BadVectors: a query of another shape, with NaN or infinity, or zero under cosine.
+        """
+        compared, mask = self._checked(queries, k, keep)
+        kept = self.rows if mask is None else int(np.count_nonzero(mask))
+        k = min(k, kept)
+        nprobe = _at_least_one("nprobe", nprobe, self.description.nprobe)
+        factor = _at_least_one("rerank_factor", rerank_factor, self.description.rerank_factor)
+        if self._codes is None or kept <= max(k * factor, EXHAUSTIVE_BELOW if mask is not None else 0):
+            return self._exhaustive(compared, k, mask)
+        # A filter thins every list: look in as many more, so that as many kept codes are seen as without it.
+        nprobe = math.ceil(nprobe * self.rows / kept)
+        return self._ranked(compared, self._candidates(compared, k, k * factor, nprobe, mask), k)
+
+    def exact(self, queries: npt.ArrayLike, k: int, *, keep: npt.ArrayLike | None = None) -> Neighbours:
+        """Find the same as `search` by comparing with every row: the truth to measure against."""
+        compared, mask = self._checked(queries, k, keep)
+        kept = self.rows if mask is None else int(np.count_nonzero(mask))
+        return self._exhaustive(compared, min(k, kept), mask)
+
+    def keys(self, rows: npt.ArrayLike) -> pa.Table:
+        """The keys and columns of rows, in the order asked for."""
+        return self.table.take(pa.array(self._checked_rows(rows)))
+
+    def find(self, image_key: str) -> int:
+        """The row of a picture.
+
+        Raises:
+            UnknownKey: the index does not hold it.
+        """
+        row: int = pc.index(self.table["image_key"], image_key).as_py()
+        if row < 0:
+            raise UnknownKey(self._unknown(image_key))
+        return row
+
+    def vector(self, row: int) -> Floats:
+        """The vector of a row, float32 of D: of length 1 under cosine, to fp16's precision."""
+        return self.vectors([row]).reshape(-1)
+
+    def vectors(self, rows: npt.ArrayLike) -> Floats:
+        """The vectors of rows, float32 N×D."""
+        return self._gather(self._checked_rows(rows))
+
+    def _checked(self, queries: npt.ArrayLike, k: int, keep: npt.ArrayLike | None) -> tuple[Floats, Mask | None]:
+        array = np.asarray(queries, dtype=np.float32)
+        if array.ndim != 2 or array.shape[1] != self.spec.dimension:
+            raise BadVectors(f"expected queries of shape (Q, {self.spec.dimension}), found {array.shape}")
+        for reason, rows in bad_rows(array, self.spec).items():
+            raise BadVectors(f"{len(rows)} of {len(array)} queries {reason}, the first is query {rows[0]}")
+        _at_least_one("k", k, k)
+        mask = None if keep is None else np.asarray(keep)
+        if mask is not None and (mask.dtype != np.bool_ or mask.shape != (self.rows,)):
+            raise ValueError(f"keep: expected {self.rows} bools, found {mask.dtype} of {mask.shape}")
+        return as_compared(array, self.spec), mask
+
+    def _checked_rows(self, rows: npt.ArrayLike) -> Rows:
+        array = np.asarray(rows, dtype=np.int64)
+        if array.ndim != 1 or (array.size and not 0 <= array.min() <= array.max() < self.rows):
+            raise IndexError(f"expected a list of rows in 0..{self.rows - 1}, found {rows!r}")
+        return array
+
+    def _unknown(self, image_key: str) -> str:
+        alike = pc.match_substring(self.table["image_key"], image_key.rsplit("/", 1)[-1] or image_key)
+        some = self.table["image_key"].filter(alike).slice(0, 3).to_pylist()
+        hint = f"similar keys: {', '.join(map(repr, some))}" if some else "no key contains its last part"
+        return (
+            f"no picture {image_key!r} among the {self.rows} of this index ({hint}); it may have been "
+            "deleted, rejected, or added since the index was built"
+        )
+
+    def _candidates(self, queries: Floats, k: int, candidates: int, nprobe: int, mask: Mask | None) -> Rows:
+        """Rows whose codes are nearest, Q×R, at least k of them in each line and −1 in what is left."""
+        encoded = to_encoded(self._codes, queries)
+        inverted = inverted_file(self._codes)
+        selector = None if mask is None else untyped.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
+        found = np.full((len(queries), candidates), -1, dtype=np.int64)
+        short = np.arange(len(queries))
+        while short.size:
+            nprobe = min(nprobe, inverted.nlist)
+            settings = untyped.SearchParametersIVF(nprobe=nprobe, sel=selector)
+            _, found[short] = inverted.search(encoded[short], candidates, params=settings)
+            if nprobe == inverted.nlist:
+                break  # every kept row was seen
+            short = short[(found[short] >= 0).sum(axis=1) < k]
+            nprobe *= 4
+        return found
+
+    def _ranked(self, queries: Floats, candidates: Rows, k: int) -> Neighbours:
+        """The k nearest of each query's candidates by exact distance; −1 stands for no candidate."""
+        similarity = np.empty(candidates.shape, dtype=np.float32)
+        for block in blocks(len(queries), candidates.shape[1] * self.spec.dimension):
+            vectors = self._gather(np.maximum(candidates[block], 0).ravel())
+            shape = (*candidates[block].shape, self.spec.dimension)
+            similarity[block] = self._similarity(queries[block], vectors.reshape(shape))
+        similarity[candidates < 0] = -np.inf
+        order = np.lexsort((candidates, -similarity), axis=1)[:, :k]
+        return Neighbours(np.take_along_axis(candidates, order, axis=1), np.take_along_axis(similarity, order, axis=1))
+
+    def _similarity(self, queries: Floats, vectors: Floats) -> Floats:
+        """Q×D against Q×R×D, to Q×R."""
+        if self.spec.metric == "cosine":
+            cosine: Floats = np.matmul(vectors, queries[:, :, None])[:, :, 0]
+            return cosine.clip(-1, 1)
+        apart: Floats = -np.linalg.norm(vectors - queries[:, None, :], axis=2)
+        return apart
+
+    def _exhaustive(self, queries: Floats, k: int, mask: Mask | None) -> Neighbours:
+        """Compare with every kept row, a block at a time, then rank by the same distances as `_ranked`."""
+        if not k or not len(queries):
+            return Neighbours(np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32))
+        wanted = k + SPARE
+        metric = faiss.METRIC_INNER_PRODUCT if self.spec.metric == "cosine" else faiss.METRIC_L2
+        sign = -1 if self.spec.metric == "cosine" else 1
+        distances = np.empty((len(queries), 0), dtype=np.float32)
+        rows = np.empty((len(queries), 0), dtype=np.int64)
+        for block_rows, vectors in self._kept_blocks(mask):
+            found, at = faiss.knn(queries, vectors, min(wanted, len(vectors)), metric=metric)
+            distances = np.hstack([distances, sign * found])
+            rows = np.hstack([rows, block_rows[at]])
+            nearest = np.argsort(distances, axis=1, kind="stable")[:, :wanted]
+            distances = np.take_along_axis(distances, nearest, axis=1)
+            rows = np.take_along_axis(rows, nearest, axis=1)
+        return self._ranked(queries, rows, k)
+
+    def _kept_blocks(self, mask: Mask | None) -> Iterator[tuple[Rows, Floats]]:
+        for start, store in zip(self._starts, self._vectors, strict=True):
+            kept = np.arange(len(store)) if mask is None else np.flatnonzero(mask[start : start + len(store)])
+            for block in blocks(len(kept), self.spec.dimension):
+                # A slice reads in one sweep; a list of rows makes numpy fetch them one by one.
+                at = block if mask is None else kept[block]
+                yield kept[block] + start, store[at].astype(np.float32)
+
+    def _gather(self, rows: Rows) -> Floats:
+        shards = np.searchsorted(self._starts, rows, side="right") - 1
+        vectors = np.empty((len(rows), self.spec.dimension), dtype=np.float32)
+        for shard in np.unique(shards):
+            here = shards == shard
+            vectors[here] = self._vectors[shard][rows[here] - self._starts[shard]]
+        return vectors
+
+
+def _at_least_one(name: str, value: int | None, default: int) -> int:
+    chosen = default if value is None else value
+    if chosen < 1:
+        raise ValueError(f"{name}: expected at least 1, found {chosen}")
+    return chosen
+
+
+def _expect_rows(path: Path, found: int, expected: int) -> None:
+    if found != expected:
+        raise CorruptIndex(f"{path}: expected {expected} rows, found {found}")
+
+
+def _read_vectors(path: Path, spec: IndexSpec) -> npt.NDArray[np.float16]:
+    try:
+        # Not np.load: it falls back to zip and pickle by what the first bytes say.
+        vectors = np.lib.format.open_memmap(path, mode="r")
+    except (OSError, ValueError, EOFError, SyntaxError, tokenize.TokenError) as error:  # its header is Python
+        raise CorruptIndex(f"{path} cannot be read: {error}") from error
+    if vectors.dtype != np.float16 or vectors.ndim != 2 or vectors.shape[1] != spec.dimension:
+        raise CorruptIndex(
+            f"{path}: expected float16 of (N, {spec.dimension}), found {vectors.dtype} of {vectors.shape}"
+        )
+    return vectors.view(np.ndarray)  # np.memmap's own indexing costs more than the rows it fetches
+
+
+def _read_keys(path: Path) -> pa.Table:
+    try:
+        # Not memory-mapped: a file cut short later would then end the process with SIGBUS.
+        table = parquet.read_table(path, memory_map=False, partitioning=None)
+    except (OSError, pa.ArrowException) as error:
+        raise CorruptIndex(f"{path} cannot be read: {error}") from error
+    if "image_key" not in table.column_names:
+        raise CorruptIndex(f"{path} has no column image_key, only {table.column_names}")
+    return table
+
+
+def _one_table(tables: list[pa.Table], directory: Path) -> pa.Table:
+    if not tables:
+        return pa.table({"image_key": pa.array([], pa.string())})
+    try:
+        table = pa.concat_tables(tables, promote_options="default")
+    except pa.ArrowException as error:
+        raise CorruptIndex(f"{directory}: the shards' keys have different columns: {error}") from error
+    repeated = duplicates(table["image_key"])
+    if repeated:
+        raise CorruptIndex(f"{directory}: {len(repeated)} image_keys are there twice, such as {repeated[0]!r}")
+    return table
+
+
+def _merged_codes(trained: Path, shards: list[tuple[Path, int]], spec: IndexSpec) -> Any:
+    """Load every shard's codes into one index whose ids are rows of the version.
+
+    One index rather than one a shard: a query is then assigned to its lists once, not once a shard.
+    """
+    merged = _read_codes(trained, spec)
+    into = inverted_file(merged)
+    learnt = _learnt(merged)
+    start = 0
+    for path, rows in shards:
+        shard = _read_codes(path, spec)
+        _expect_rows(path, shard.ntotal, rows)
+        if _learnt(shard) != learnt:
+            raise CorruptIndex(f"{path} was encoded by other quantizers than {trained.name}")
+        into.merge_from(inverted_file(shard), start)
+        start += rows
+    return merged
+
+
+def _read_codes(path: Path, spec: IndexSpec) -> Any:
+    try:
+        with reading(path.stat().st_size, spec):
+            index = faiss.read_index(str(path))
+    except (OSError, RuntimeError, MemoryError) as error:
+        raise CorruptIndex(f"{path} cannot be read: {error}") from error
+    try:
+        check_matches(index, spec)
+    except CorruptIndex as error:
+        raise CorruptIndex(f"{path}: {error}") from error
+    return index
+
+
+def _learnt(index: Any) -> list[bytes]:
+    """All that training chose: merging codes of other quantizers works, and finds nonsense."""
+    inverted = inverted_file(index)
+    centroids: Any = faiss.downcast_index(inverted.quantizer)
+    parts = [centroids.codes, inverted.pq.centroids]
+    if isinstance(index, faiss.IndexPreTransform):
+        parts += [rotation(index).A, rotation(index).b]
+    return [faiss.vector_to_array(part).tobytes() for part in parts]

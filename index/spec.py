@@ -1,0 +1,138 @@
+"""What an index is made of: the sizes of its parts, and faiss's name for them.
+
+Knows nothing about files or searching. Sizes follow docs and measurements, not taste: 4-bit fast-scan codes
+choose candidates, and exact distances of the fp16 vectors rank them.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Self, get_args
+
+Kind = Literal["flat", "pq", "ivfpq"]
+Metric = Literal["cosine", "euclidean"]
+
+FLAT_BELOW = 20_000
+REDUCED_DIMENSION = 256
+POINTS_PER_CENTROID = 39  # fewer, and faiss's k-means warns that centroids are noise
+TRAINING_BYTES = 1 << 30
+PQ_CENTROIDS_ROWS = 4096  # 16 centroids a sub-quantizer × the 256 points each that k-means looks at
+
+
+@dataclass(frozen=True)
+class IndexSpec:
+    """The parts of an index.
+
+    `flat` keeps vectors only and compares all of them. `ivfpq` sorts codes into `nlist` lists. `pq` is the
+    same with one list, so that filters and merged shards work in one way for both.
+    """
+
+    kind: Kind
+    dimension: int
+    metric: Metric = "cosine"
+    pca: int | None = None  # dimension after the rotation; None leaves vectors as they are
+    nlist: int = 1
+    pq_subquantizers: int = 0
+    pq_bits: int = 4
+
+    def __post_init__(self) -> None:
+        problem = self._problem()
+        if problem:
+            raise ValueError(f"{problem}: {self}")
+
+    def _problem(self) -> str | None:
+        rules = {
+            f"kind is one of {get_args(Kind)}": self.kind in get_args(Kind),
+            f"metric is one of {get_args(Metric)}": self.metric in get_args(Metric),
+            "dimension is at least 1": self.dimension >= 1,
+            "pca lies in 1..dimension": self.pca is None or 1 <= self.pca <= self.dimension,
+            "nlist is at least 1": self.nlist >= 1,
+            "only ivfpq has more than one list": self.kind == "ivfpq" or self.nlist == 1,
+            "pq_bits is 4, the width of fast-scan codes": self.pq_bits == 4,
+        }
+        if self.kind != "flat":
+            rules["pq_subquantizers divides the encoded dimension"] = (
+                self.pq_subquantizers >= 1 and self.encoded_dimension % self.pq_subquantizers == 0
+            )
+        return next((rule for rule, holds in rules.items() if not holds), None)
+
+    @classmethod
+    def for_catalogue(
+        cls, count: int, dimension: int, *, metric: Metric = "cosine", flat_below: int = FLAT_BELOW
+    ) -> Self:
+        """Choose the parts for `count` vectors.
+
+        Below `flat_below` comparing with everything is quick enough, and exact. Above it: PCA to 256
+        dimensions, two of them a sub-quantizer, and the power of two nearest 4·√count lists that leaves
+        k-means 39 points a centroid.
+        """
+        if count < flat_below:
+            return cls("flat", dimension, metric)
+        # An odd dimension cannot be cut in pairs, so the rotation also drops its weakest axis.
+        reduced = min(REDUCED_DIMENSION, max(1, dimension - dimension % 2))
+        pca = reduced if reduced < dimension else None
+        nlist = _lists_for(count)
+        kind: Kind = "ivfpq" if nlist > 1 else "pq"
+        return cls(kind, dimension, metric, pca=pca, nlist=nlist, pq_subquantizers=max(1, reduced // 2))
+
+    @property
+    def encoded_dimension(self) -> int:
+        """The dimension that codes describe."""
+        return self.pca or self.dimension
+
+    @property
+    def training_rows(self) -> int:
+        """How many vectors to train on: 64 to 100 a list, as 1 GiB of float32 allows; 0 for flat."""
+        if self.kind == "flat":
+            return 0
+        affordable = TRAINING_BYTES // (4 * self.dimension)
+        rows = min(max(affordable, 64 * self.nlist), 100 * self.nlist)
+        return max(rows, self.minimum_training_rows, PQ_CENTROIDS_ROWS)
+
+    @property
+    def minimum_training_rows(self) -> int:
+        """Fewer than this, and k-means or the PCA has no solution."""
+        return 0 if self.kind == "flat" else max(self.nlist, 1 << self.pq_bits, self.pca or 0)
+
+    @property
+    def code_bytes(self) -> int:
+        """Memory a row of an open index takes: its code and its 64-bit id."""
+        return 0 if self.kind == "flat" else (self.pq_subquantizers * self.pq_bits + 7) // 8 + 8
+
+    @property
+    def table_bytes(self) -> int:
+        """Memory of the float32 table of every code against every list that faiss computes on reading."""
+        return 4 * self.nlist * self.pq_subquantizers * (1 << self.pq_bits)
+
+    @property
+    def bytes_per_vector(self) -> int:
+        """Disk that a row takes: code, id and fp16 vector; keys not counted."""
+        return self.code_bytes + 2 * self.dimension
+
+    def factory_string(self) -> str:
+        """Render the spec for `faiss.index_factory`, such as `PCAR256,IVF1024,PQ128x4fs`."""
+        if self.kind == "flat":
+            return "Flat"
+        rotation = [f"PCAR{self.pca}"] if self.pca else []
+        return ",".join([*rotation, f"IVF{self.nlist}", f"PQ{self.pq_subquantizers}x{self.pq_bits}fs"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for `index.json`."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Read what `to_dict` wrote.
+
+        Raises:
+            ValueError: a value that no index can have.
+            TypeError: a field that is missing or not known.
+        """
+        return cls(**values)
+
+
+def _lists_for(count: int) -> int:
+    """The power of two nearest 4·√count, halved until 39 rows a list exist."""
+    nlist = 1 << max(0, round(math.log2(4 * math.sqrt(max(count, 1)))))
+    while nlist > 1 and nlist * POINTS_PER_CENTROID > count:
+        nlist //= 2
+    return nlist

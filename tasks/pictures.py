@@ -1,0 +1,54 @@
+"""What the lake keeps of a picture: its size, its format and small pixels, whatever object it came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from model.images import decode, encode_jpeg
+from tasks.models import predictor
+
+if TYPE_CHECKING:
+    from model.predict import Predictor
+
+SHORT_SIDE = 256  # of the stored pixels; larger than any input of the networks but few bytes
+JPEG_QUALITY = 92
+
+
+@dataclass(frozen=True)
+class StoredPicture:
+    """A decoded picture as a row of `images` holds it."""
+
+    width: int  # of the original, upright
+    height: int
+    format: str
+    pixels: bytes  # JPEG, short side at most 256
+
+
+def read_picture(data: bytes) -> StoredPicture:
+    """Decode, reduce, encode. A search by picture takes the same way, so that equal pictures embed equally.
+
+    Raises:
+        Undecodable: the bytes are no picture; the reason is for people.
+    """
+    picture = decode(data, short_side=SHORT_SIDE)
+    return StoredPicture(picture.width, picture.height, picture.format, encode_jpeg(picture.rgb, quality=JPEG_QUALITY))
+
+
+def embed(data: bytes, lake_uri: str, model_version: int, device: str) -> np.ndarray:
+    """The embedding of any picture, float32 of the model's embedding size, made as the catalogue's were.
+
+    Raises:
+        Undecodable: the bytes are no picture.
+    """
+    model = predictor(lake_uri, model_version, device)
+    pixels = prepare(read_picture(data).pixels, model)
+    embedding: np.ndarray = model.predict(pixels[np.newaxis]).embedding[0]
+    return embedding
+
+
+def prepare(pixels: bytes, model: Predictor) -> np.ndarray:
+    """Stored pixels as the network wants them: uint8 3×S×S."""
+    return model.preprocessing.resize(decode(pixels).rgb)

@@ -1,0 +1,392 @@
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import copytree
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pyarrow import parquet
+
+from index.building import IndexDescription, train_quantizers, write_description, write_shard, write_trained
+from index.errors import BadVectors, CorruptIndex, NotAnIndex, UnknownKey
+from index.searching import Searcher
+from index.spec import IndexSpec
+from tests.vectors import Floats, build, clustered, ivfpq, keys_for
+
+ROWS, DIMENSION = 4_000, 64
+FLAT = IndexSpec("flat", DIMENSION)
+
+
+@dataclass(frozen=True)
+class Built:
+    directory: Path
+    vectors: Floats
+    searcher: Searcher
+
+
+def _build(directory: Path, spec: IndexSpec, vectors: Floats, shards: list[int] | None = None) -> Built:
+    return Built(directory, vectors, build(directory, vectors, spec, shards=shards))
+
+
+@pytest.fixture(scope="module")
+def vectors() -> Floats:
+    return clustered(ROWS + 60, DIMENSION, seed=5)[:ROWS]
+
+
+@pytest.fixture(scope="module")
+def queries() -> Floats:
+    return clustered(ROWS + 60, DIMENSION, seed=5)[ROWS:]
+
+
+@pytest.fixture(scope="module")
+def flat(vectors: Floats, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    return _build(tmp_path_factory.mktemp("flat"), FLAT, vectors, [1_500, 0, 2_500])
+
+
+@pytest.fixture(scope="module")
+def coded(vectors: Floats, tmp_path_factory: pytest.TempPathFactory) -> Built:
+    return _build(tmp_path_factory.mktemp("coded"), ivfpq(), vectors, [1_500, 0, 2_300, 200])
+
+
+def truth(vectors: Floats, queries: Floats, k: int, metric: str = "cosine") -> tuple[np.ndarray, np.ndarray]:
+    """Exact search, one line of numpy a step, over the vectors as fp16 keeps them."""
+    kept = vectors.astype(np.float16).astype(np.float64)
+    if metric == "cosine":
+        similarity = ((queries / np.linalg.norm(queries, axis=1, keepdims=True)) @ kept.T).clip(-1, 1)
+    else:
+        similarity = -np.linalg.norm(queries[:, None].astype(np.float64) - kept[None], axis=2)
+    rows = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
+    return rows, np.take_along_axis(similarity, rows, axis=1)
+
+
+def test_a_flat_index_is_exact(flat: Built, queries: Floats) -> None:
+    rows, similarity = truth(flat.vectors, queries, 10)
+    found = flat.searcher.search(3 * queries, 10)
+    np.testing.assert_array_equal(found.rows, rows)
+    np.testing.assert_allclose(found.similarity, similarity, atol=1e-6)
+    assert found.rows.dtype == np.int64
+    assert found.similarity.dtype == np.float32
+
+
+def test_a_coded_index_finds_nearly_all_and_its_distances_are_exact(coded: Built, queries: Floats) -> None:
+    rows, _ = truth(coded.vectors, queries, 10)
+    found = coded.searcher.search(queries, 10, nprobe=16, rerank_factor=8)
+    hits = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found.rows, rows, strict=True)])
+    assert hits > 0.95
+    exact = np.einsum("qd,qkd->qk", queries, coded.vectors[found.rows])
+    np.testing.assert_allclose(found.similarity, exact, atol=1e-3)
+    assert (np.diff(found.similarity, axis=1) <= 0).all()
+
+
+def test_exact_search_of_a_coded_index_is_exact(coded: Built, queries: Floats) -> None:
+    np.testing.assert_array_equal(coded.searcher.exact(queries, 10).rows, truth(coded.vectors, queries, 10)[0])
+
+
+def test_candidates_of_every_row_make_a_coded_index_exact(coded: Built, queries: Floats) -> None:
+    found = coded.searcher.search(queries, 10, nprobe=32, rerank_factor=200)
+    np.testing.assert_array_equal(found.rows, truth(coded.vectors, queries, 10)[0])
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("kind", ["flat", "pq", "ivfpq"])
+def test_every_kind_finds_the_nearest_under_every_metric(kind: str, metric: str, tmp_path: Path) -> None:
+    spec = {
+        "flat": IndexSpec("flat", 32, metric),  # type: ignore[arg-type]
+        "pq": IndexSpec("pq", 32, metric, pq_subquantizers=16),  # type: ignore[arg-type]
+        "ivfpq": ivfpq(32, nlist=8, pq_subquantizers=16, pca=None, metric=metric),
+    }[kind]
+    scale = 1 if metric == "cosine" else np.linspace(0.5, 20, 1_500)[:, None]
+    vectors = (scale * clustered(1_500, 32, seed=8)).astype(np.float32)
+    searcher = build(tmp_path, vectors, spec, shards=[1_000, 500])
+    found = searcher.search(vectors[::50], 5, nprobe=8, rerank_factor=20)
+    _, similarity = truth(vectors, vectors[::50], 5, metric)
+    np.testing.assert_allclose(found.similarity, similarity, atol=1e-4)
+
+
+def test_cutting_into_shards_changes_nothing(coded: Built, queries: Floats, tmp_path: Path) -> None:
+    whole = build(tmp_path, coded.vectors, ivfpq())
+    keep = np.arange(ROWS) % 3 > 0
+    for settings_ in ({}, {"nprobe": 1}, {"keep": keep}):
+        one, several = (each.search(queries, 10, **settings_) for each in (whole, coded.searcher))
+        np.testing.assert_array_equal(one.rows, several.rows)
+        np.testing.assert_array_equal(one.similarity, several.similarity)
+    rows = [0, 1_499, 1_500, 3_799, 3_800, 3_999]
+    assert whole.keys(rows).equals(coded.searcher.keys(rows))
+
+
+@pytest.mark.parametrize("built", ["flat", "coded"])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    share=st.sampled_from([0, 0.0005, 0.01, 0.2, 0.27, 0.6, 1]),
+    seed=st.integers(0, 2**32),
+    k=st.integers(1, 60),
+)
+def test_a_filter_never_lets_a_dropped_row_through_nor_loses_one(
+    request: pytest.FixtureRequest, queries: Floats, built: str, share: float, seed: int, k: int
+) -> None:
+    searcher = request.getfixturevalue(built).searcher
+    keep = np.random.default_rng(seed).random(ROWS) < share
+    found = searcher.search(queries[:5], k, keep=keep, nprobe=1)
+    assert found.rows.shape == (5, min(k, keep.sum()))
+    assert keep[found.rows].all()
+    assert all(len(set(line)) == len(line) for line in found.rows.tolist())
+
+
+def test_a_filter_of_far_away_rows_still_fills_every_answer(coded: Built) -> None:
+    """Rows kept lie in other lists than the query's, so that the first probe meets none."""
+    query = coded.vectors[:1]
+    order = np.argsort(-(coded.vectors @ query[0]))
+    keep = np.zeros(ROWS, bool)
+    keep[order[2_000:]] = True
+    found = coded.searcher.search(query, 10, keep=keep, nprobe=1, rerank_factor=1)
+    assert found.rows.shape == (1, 10)
+    assert keep[found.rows].all()
+
+
+def test_a_filtered_search_finds_as_much_as_an_unfiltered_one(coded: Built, queries: Floats) -> None:
+    keep = np.random.default_rng(0).random(ROWS) < 0.3
+    found = coded.searcher.search(queries, 10, keep=keep, rerank_factor=8)
+    exact = coded.searcher.exact(queries, 10, keep=keep)
+    assert np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found.rows, exact.rows, strict=True)]) > 0.95
+
+
+@pytest.mark.parametrize("built", ["flat", "coded"])
+def test_asking_for_more_than_there_is_returns_every_row_once(
+    request: pytest.FixtureRequest, queries: Floats, built: str
+) -> None:
+    found = request.getfixturevalue(built).searcher.search(queries[:2], ROWS + 5)
+    assert found.rows.shape == (2, ROWS)
+    assert sorted(found.rows[0]) == list(range(ROWS))
+
+
+def test_one_probe_of_small_lists_still_gives_k_neighbours(coded: Built, queries: Floats) -> None:
+    found = coded.searcher.search(queries, 900, nprobe=1, rerank_factor=2)
+    assert found.rows.shape == (60, 900)
+    assert found.rows.min() >= 0
+
+
+def test_equally_near_rows_come_in_row_order(tmp_path: Path) -> None:
+    searcher = build(tmp_path, np.repeat(clustered(3, 8, seed=0), 4, axis=0), IndexSpec("flat", 8), shards=[5, 7])
+    found = searcher.search(searcher.vectors([9]), 4)
+    assert found.rows.tolist() == [[8, 9, 10, 11]]
+
+
+def test_cosine_never_leaves_its_range(tmp_path: Path) -> None:
+    vectors = np.random.default_rng(0).standard_normal((200, 5)).astype(np.float32)
+    searcher = build(tmp_path, vectors, IndexSpec("flat", 5))
+    similarity = searcher.search(np.vstack([vectors, -vectors]), 200).similarity
+    assert similarity.max() <= 1
+    assert similarity.min() >= -1
+
+
+def test_one_vector_is_an_index(tmp_path: Path) -> None:
+    searcher = build(tmp_path, clustered(1, 8, seed=0), IndexSpec("flat", 8))
+    assert searcher.search(clustered(2, 8, seed=1), 10).rows.tolist() == [[0], [0]]
+
+
+@pytest.mark.parametrize("shards", [0, 1, 2])
+@pytest.mark.parametrize("spec", [FLAT, ivfpq()], ids=["flat", "coded"])
+def test_an_empty_index_opens_and_has_no_neighbours(spec: IndexSpec, shards: int, coded: Built, tmp_path: Path) -> None:
+    trained = None if spec.kind == "flat" else (coded.directory / "trained.faiss").read_bytes()
+    if trained:
+        write_trained(tmp_path, trained)
+    for number in range(shards):
+        write_shard(tmp_path, number, np.empty((0, DIMENSION)), keys_for(0), trained, spec)
+    write_description(tmp_path, IndexDescription(spec, 0, shards, 1, "none"))
+    searcher = Searcher.open(tmp_path)
+    assert len(searcher) == 0
+    assert searcher.search(coded.vectors[:3], 10).rows.shape == (3, 0)
+    assert searcher.search(coded.vectors[:3], 10, keep=np.empty(0, bool)).similarity.shape == (3, 0)
+    assert searcher.keys([]).num_rows == 0
+    with pytest.raises(UnknownKey):
+        searcher.find("a")
+
+
+def test_no_queries_get_no_answers(coded: Built, flat: Built) -> None:
+    for searcher in (coded.searcher, flat.searcher):
+        assert searcher.search(np.empty((0, DIMENSION)), 4).rows.shape == (0, 4)
+
+
+def test_keys_follow_the_rows_asked_for(coded: Built) -> None:
+    table = coded.searcher.keys([3_999, 0, 1_500, 0])
+    assert table["image_key"].to_pylist() == [f"shop/{row:06d}.jpg" for row in (3_999, 0, 1_500, 0)]
+    assert table["product_id"].to_pylist() == ["p3999", "p0", "p1500", "p0"]
+    with pytest.raises(IndexError, match=r"0\.\.3999"):
+        coded.searcher.keys([-1])
+    with pytest.raises(IndexError, match=r"0\.\.3999"):
+        coded.searcher.vector(ROWS)
+
+
+def test_a_key_leads_to_its_row_and_vector(coded: Built) -> None:
+    row = coded.searcher.find("shop/001500.jpg")
+    assert row == 1_500
+    np.testing.assert_allclose(coded.searcher.vector(row), coded.vectors[row], atol=1e-3)
+    assert coded.searcher.search(coded.searcher.vector(row)[None], 1).rows.tolist() == [[row]]
+
+
+def test_an_unknown_key_is_answered_with_those_alike(coded: Built) -> None:
+    with pytest.raises(UnknownKey, match=r"'001500\.jpg' among the 4000 .*similar keys: 'shop/001500\.jpg'"):
+        coded.searcher.find("001500.jpg")
+    with pytest.raises(UnknownKey, match="no key contains"):
+        coded.searcher.find("nothing/like.this")
+
+
+@pytest.mark.parametrize("built", ["flat", "coded"])
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        (np.ones((2, DIMENSION - 1)), r"expected queries of shape \(Q, 64\), found \(2, 63\)"),
+        (np.ones(DIMENSION), r"expected queries of shape \(Q, 64\), found \(64,\)"),
+        (
+            np.array([[1.0] * DIMENSION, [np.nan] * DIMENSION]),
+            "1 of 2 queries NaN or infinite, the first is query 1",
+        ),
+        (np.full((1, DIMENSION), np.inf), "NaN or infinite"),
+        (np.zeros((1, DIMENSION)), "all zero"),
+    ],
+)
+def test_a_query_that_has_no_answer_is_refused(
+    request: pytest.FixtureRequest, built: str, query: np.ndarray, message: str
+) -> None:
+    with pytest.raises(BadVectors, match=message):
+        request.getfixturevalue(built).searcher.search(query, 3)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"k": 0}, {"nprobe": 0}, {"rerank_factor": 0}, {"keep": np.ones(3, bool)}, {"keep": np.ones(ROWS, int)}],
+)
+def test_a_setting_that_means_nothing_is_refused(coded: Built, queries: Floats, wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        coded.searcher.search(queries, **{"k": 3, **wrong})  # type: ignore[arg-type]
+
+
+def test_threads_may_share_a_searcher(coded: Built, queries: Floats) -> None:
+    alone = [coded.searcher.search(query[None], 5).rows.tolist() for query in queries]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda query: coded.searcher.search(query[None], 5).rows.tolist(), queries))
+    assert together == alone
+
+
+CODED_FILES = ["trained.faiss", "shard-00000.faiss", "shard-00000.vectors.npy", "shard-00000.keys.parquet"]
+
+
+@pytest.fixture
+def damaged(coded: Built, tmp_path: Path) -> Path:
+    return Path(copytree(coded.directory, tmp_path / "damaged"))
+
+
+@pytest.mark.parametrize("name", CODED_FILES)
+def test_a_file_cut_short_anywhere_is_refused(damaged: Path, name: str) -> None:
+    whole = (damaged / name).read_bytes()
+    starts = [*range(0, 200, 9), *np.linspace(200, len(whole) - 1, 25, dtype=int)]
+    for size in starts:
+        (damaged / name).write_bytes(whole[:size])
+        with pytest.raises(CorruptIndex, match=name):
+            Searcher.open(damaged)
+
+
+@pytest.mark.parametrize("name", CODED_FILES)
+def test_noise_in_place_of_a_file_is_refused(damaged: Path, name: str) -> None:
+    (damaged / name).write_bytes(np.random.default_rng(0).bytes(5_000))
+    with pytest.raises(CorruptIndex, match=name):
+        Searcher.open(damaged)
+
+
+@pytest.mark.parametrize("name", CODED_FILES)
+def test_a_missing_file_is_named(damaged: Path, name: str) -> None:
+    (damaged / name).unlink()
+    with pytest.raises(CorruptIndex, match=name):
+        Searcher.open(damaged)
+
+
+def test_a_length_of_a_terabyte_is_not_allocated(damaged: Path) -> None:
+    path = damaged / "shard-00000.faiss"
+    content = bytearray(path.read_bytes())
+    rows = (1_500).to_bytes(8, "little")
+    content = content.replace(rows, (1 << 40).to_bytes(8, "little"))
+    path.write_bytes(content)
+    with pytest.raises(CorruptIndex, match=r"shard-00000\.faiss"):
+        Searcher.open(damaged)
+
+
+def _other_dtype(directory: Path) -> None:
+    np.save(directory / "shard-00000.vectors.npy", np.zeros((1_500, DIMENSION), np.float32))
+
+
+def _other_dimension(directory: Path) -> None:
+    np.save(directory / "shard-00000.vectors.npy", np.zeros((1_500, DIMENSION // 2), np.float16))
+
+
+def _fewer_vectors(directory: Path) -> None:
+    np.save(directory / "shard-00000.vectors.npy", np.zeros((1_499, DIMENSION), np.float16))
+
+
+def _fewer_keys(directory: Path) -> None:
+    parquet.write_table(keys_for(1_499), directory / "shard-00000.keys.parquet")
+
+
+def _keys_of_another_shard(directory: Path) -> None:
+    parquet.write_table(keys_for(1_500, first=1_500), directory / "shard-00000.keys.parquet")
+
+
+def _no_keys(directory: Path) -> None:
+    parquet.write_table(pa.table({"name": ["a"] * 1_500}), directory / "shard-00000.keys.parquet")
+
+
+def _other_columns(directory: Path) -> None:
+    parquet.write_table(
+        keys_for(1_500).set_column(1, "product_id", pa.array(range(1_500))),
+        directory / "shard-00000.keys.parquet",
+    )
+
+
+def _codes_of_another_shard(directory: Path) -> None:
+    (directory / "shard-00000.faiss").write_bytes((directory / "shard-00002.faiss").read_bytes())
+
+
+def _other_training(directory: Path) -> None:
+    write_trained(directory, train_quantizers(clustered(1_000, DIMENSION, seed=77), ivfpq(), seed=5))
+
+
+def _other_lists(directory: Path) -> None:
+    write_trained(directory, train_quantizers(clustered(1_000, DIMENSION, seed=77), ivfpq(nlist=16), seed=5))
+
+
+def _more_rows_promised(directory: Path) -> None:
+    values = json.loads((directory / "index.json").read_text())
+    (directory / "index.json").write_text(json.dumps(values | {"rows": ROWS + 1}))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_other_dtype, "expected float16"),
+        (_other_dimension, r"expected float16 of \(N, 64\)"),
+        (_fewer_vectors, "expected 1499 rows, found 1500"),
+        (_fewer_keys, "expected 1500 rows, found 1499"),
+        (_keys_of_another_shard, "1500 image_keys are there twice"),
+        (_no_keys, "no column image_key"),
+        (_other_columns, "different columns"),
+        (_codes_of_another_shard, "expected 1500 rows, found 2300"),
+        (_other_training, "encoded by other quantizers"),
+        (_other_lists, "lists: expected 32, found 16"),
+        (_more_rows_promised, "expected 4001 rows, found 4000"),
+    ],
+)
+def test_files_that_contradict_each_other_are_refused(
+    damaged: Path, change: Callable[[Path], None], message: str
+) -> None:
+    change(damaged)
+    with pytest.raises(CorruptIndex, match=message):
+        Searcher.open(damaged)
+
+
+def test_an_empty_directory_is_not_an_index(tmp_path: Path) -> None:
+    with pytest.raises(NotAnIndex):
+        Searcher.open(tmp_path)

@@ -1,0 +1,76 @@
+from typing import Any
+
+import faiss
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from index.spec import IndexSpec
+
+
+def test_a_small_catalogue_gets_an_exact_index() -> None:
+    assert IndexSpec.for_catalogue(19_999, 2048).kind == "flat"
+    assert IndexSpec.for_catalogue(0, 2048).kind == "flat"
+    assert IndexSpec.for_catalogue(20_000, 2048).kind == "ivfpq"
+
+
+@pytest.mark.parametrize(
+    ("count", "dimension", "expected"),
+    [
+        (60_000, 2048, "PCAR256,IVF1024,PQ128x4fs"),
+        (1_000_000, 512, "PCAR256,IVF4096,PQ128x4fs"),
+        (20_000, 256, "IVF512,PQ128x4fs"),
+        (20_000, 64, "IVF512,PQ32x4fs"),
+        (20_000, 65, "PCAR64,IVF512,PQ32x4fs"),
+    ],
+)
+def test_the_factory_string_follows_the_measured_recipe(count: int, dimension: int, expected: str) -> None:
+    assert IndexSpec.for_catalogue(count, dimension).factory_string() == expected
+
+
+def test_few_rows_get_few_lists_so_that_each_centroid_has_39_points() -> None:
+    spec = IndexSpec.for_catalogue(1_000, 32, flat_below=0)
+    assert spec.nlist == 16  # 4·√1000 is nearest to 128, which 1000 rows cannot train
+
+
+def test_one_row_still_has_a_spec() -> None:
+    assert IndexSpec.for_catalogue(1, 8, flat_below=0).kind == "pq"
+
+
+@given(st.integers(0, 10**8), st.integers(1, 4096), st.sampled_from(["cosine", "euclidean"]))
+def test_every_catalogue_has_a_spec_that_survives_its_dictionary(count: int, dimension: int, metric: str) -> None:
+    spec = IndexSpec.for_catalogue(count, dimension, metric=metric)  # type: ignore[arg-type]
+    assert IndexSpec.from_dict(spec.to_dict()) == spec
+    if spec.kind != "flat":
+        assert spec.nlist * 39 <= count
+        assert spec.nlist & (spec.nlist - 1) == 0
+        assert spec.training_rows >= 64 * spec.nlist
+        assert spec.training_rows <= max(100 * spec.nlist, 4096)
+
+
+def test_faiss_understands_the_factory_string_and_agrees_on_the_size_of_a_code() -> None:
+    spec = IndexSpec.for_catalogue(20_000, 320)
+    index: Any = faiss.index_factory(320, spec.factory_string())
+    inverted: Any = faiss.downcast_index(index.index)
+    assert spec.code_bytes == inverted.code_size + 8
+    assert spec.bytes_per_vector == inverted.code_size + 8 + 2 * 320
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"kind": "hnsw"},
+        {"metric": "manhattan"},
+        {"dimension": 0},
+        {"pca": 65},
+        {"nlist": 0},
+        {"kind": "pq", "nlist": 2},
+        {"pq_bits": 8},
+        {"pq_subquantizers": 7},
+        {"pq_subquantizers": 0},
+    ],
+)
+def test_an_impossible_spec_is_refused(wrong: dict[str, object]) -> None:
+    sound = IndexSpec("ivfpq", 64, nlist=16, pq_subquantizers=16).to_dict()
+    with pytest.raises(ValueError, match="IndexSpec"):
+        IndexSpec.from_dict(sound | wrong)
