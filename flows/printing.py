@@ -7,7 +7,6 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -22,7 +21,7 @@ to_stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 
 def print_json(value: Any) -> None:
     """One JSON document on stdout."""
-    print(json.dumps(_plain(value), indent=2, ensure_ascii=False))  # noqa: T201 (the output of the command)
+    print(json.dumps(_plain(value), indent=2, ensure_ascii=False, default=_as_text))  # noqa: T201 (the output of the command)
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None, title: str = "") -> None:
@@ -68,21 +67,21 @@ def cell(value: Any, most: int = MOST_CELL) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """The value in JSON's own types."""
+    """The value with dataclasses and containers as JSON's own; JSON knows no NaN, so that becomes null."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return _plain(dataclasses.asdict(value))
     if isinstance(value, Mapping):
         return {str(name): _plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
+    if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _as_text(value: Any) -> str:
     if isinstance(value, datetime | date):
         return value.isoformat()
     if isinstance(value, bytes | bytearray):
         return bytes(value).hex()
-    if isinstance(value, str | int | bool) or value is None:
-        return value
-    if isinstance(value, Path):
-        return str(value)
     return str(value)

@@ -7,7 +7,11 @@ from typing import Any
 from lake import catalogue
 from lake.lake import Lake
 
-RUN_COLUMNS = "flow, status, error, started_at, finished_at, listed, unchanged, ingested, rejected, failed, deleted, scored, published"
+LAST_RUN = """
+    SELECT flow, status, error, started_at, finished_at, listed, unchanged, ingested, rejected, failed, deleted,
+           scored, published
+    FROM runs WHERE parent_run_id IS NULL ORDER BY started_at DESC LIMIT 1
+"""
 
 
 def read_status(lake: Lake) -> dict[str, Any]:
@@ -23,9 +27,7 @@ def read_status(lake: Lake) -> dict[str, Any]:
                    (SELECT count(DISTINCT product_id) FROM images) AS products
             """,
         )
-        last_run = _one(
-            sql, f"SELECT {RUN_COLUMNS} FROM runs WHERE parent_run_id IS NULL ORDER BY started_at DESC LIMIT 1"
-        )  # noqa: S608
+        last_run = _one(sql, LAST_RUN)
     return {
         "lake": lake.uri,
         "catalogue": lake.store.url(catalogue.CATALOGUE),

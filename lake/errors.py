@@ -5,6 +5,7 @@ LakeError                  stop the run; the message is one line that says what 
 ├── ObjectNotFound         the one object is gone; the caller knows what that means
 ├── ObjectExists           a put-if-absent lost; read what is there
 ├── LostRace               another writer published first; nothing of ours is lost, start again from theirs
+├── NoLake                 the root holds no lake; ingest makes one
 ├── UnknownVersion         no such version was ever recorded
 └── CorruptFile            size or sha256 differ from the manifest; never open the file
 """
@@ -32,6 +33,10 @@ class LostRace(LakeError):
 
 class UnknownVersion(LakeError):
     """The log names no such version."""
+
+
+class NoLake(LakeError):
+    """There is no lake at this URI."""
 
 
 class CorruptFile(LakeError):

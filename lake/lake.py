@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lake.errors import LakeError, ObjectNotFound
+from lake.errors import LakeError, NoLake, ObjectNotFound
 from lake.store import Store, open_store
 from lake.tables import IMAGES, RUNS, SCORES, Table
 from lake.versions import Versions
@@ -51,14 +51,14 @@ def open_lake(uri: str, *, create: bool = False) -> Lake:
     try:
         store = open_store(uri, create=create)
     except ObjectNotFound as error:
-        raise LakeError(_no_lake(uri)) from error
+        raise NoLake(_no_lake(uri)) from error
     if any(character in store.url() for character in "*?["):
         raise LakeError(
             f"the lake's path {store.url()} has one of * ? [, which SQL engines read as patterns: rename it"
         )
     if not store.exists(MARKER):
         if not create:
-            raise LakeError(_no_lake(store.uri))
+            raise NoLake(_no_lake(store.uri))
         store.put(MARKER, LAYOUT)  # proves, before any work, that the lake can be written
     elif store.get(MARKER) != LAYOUT:
         raise LakeError(f"the lake at {store.uri} has another layout than this Vitrine writes: update Vitrine")

@@ -1,13 +1,23 @@
-"""What stops a run because of its input, rather than because of the lake, the model or the index."""
+"""What stops a run because of its input, rather than because of the lake, the model or the index.
+
+TaskError
+├── SourceError     the pictures' source is not there, is empty, or lost too much at once
+├── LabelsError     the labels can't be used; the message names the rows
+└── CountsDisagree  a run lost count of its pictures; what it has not committed stays invisible
+"""
 
 
-class SourceError(Exception):
-    """The pictures' source can't be used as it is: it does not exist, is empty, or lost too much at once."""
+class TaskError(Exception):
+    """Stops the run. The message is one line: what was expected, what was found, what to do."""
 
 
-class LabelsError(Exception):
-    """The labels can't be used as they are; the message names the rows."""
+class SourceError(TaskError):
+    """The pictures' source can't be used as it is."""
 
 
-class CountsDisagree(Exception):
-    """A run lost count of its pictures: what came in is not what went out."""
+class LabelsError(TaskError):
+    """The labels can't be used as they are."""
+
+
+class CountsDisagree(TaskError):
+    """What came in is not what went out."""

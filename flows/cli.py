@@ -1,0 +1,452 @@
+"""The `vitrine` command. Thin: it reads arguments, calls, prints, and turns errors into exit codes.
+
+0 done, 1 failed with one line that says what to do, 2 bad usage. Heavy packages are imported inside the
+commands that need them, so that --help, sql, status, versions and search by key answer at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from lake.lake import Lake
+
+app = typer.Typer(
+    help="Scores and indexes a shop's product pictures: how they feel, and which ones look alike.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Kind(StrEnum):
+    """What has versions."""
+
+    models = "models"
+    indexes = "indexes"
+
+
+class Backbone(StrEnum):
+    """The feature extractors that the network can stand on."""
+
+    resnet18 = "resnet18"
+    resnet50 = "resnet50"
+    resnet101 = "resnet101"
+
+
+class Device(StrEnum):
+    """Where the network runs."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+    mps = "mps"
+
+
+LakeOption = Annotated[
+    str | None,
+    typer.Option("--lake", metavar="URI", help="A directory, file:///… or s3://bucket/prefix. [VITRINE_LAKE]"),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")]
+VerboseOption = Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens, and tracebacks.")]
+SourceArgument = Annotated[
+    str | None,
+    typer.Argument(help="A directory or s3://bucket/prefix of pictures. [VITRINE_SOURCE]", show_default=False),
+]
+PatternOption = Annotated[
+    str | None,
+    typer.Option(
+        "--product-id-pattern",
+        metavar="REGEX",
+        help="Where the product's id stands in a picture's key: a regular expression with one group.",
+    ),
+]
+DeletedOption = Annotated[
+    float | None,
+    typer.Option(
+        "--max-deleted-share", min=0, max=1, help="Stop where more of the known pictures than this have vanished."
+    ),
+]
+DeviceOption = Annotated[Device | None, typer.Option(help="Where the network runs.", show_default="auto")]
+RecallOption = Annotated[
+    float | None, typer.Option(min=0.01, max=1, help="Publish no index below this recall@10.", show_default="0.99")
+]
+
+
+@app.callback()
+def options(verbose: VerboseOption = False) -> None:
+    """Scores and indexes a shop's product pictures: how they feel, and which ones look alike."""
+    _state["verbose"] = verbose
+    level = logging.INFO if verbose else logging.WARNING
+    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+
+
+@app.command()
+def demo(
+    directory: Annotated[Path, typer.Argument(help="Where the pictures and the lake go.")] = Path("vitrine-demo"),
+    products: Annotated[int, typer.Option(min=20, help="Products drawn, four pictures each.")] = 100,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes of the training over the labelled pictures.")] = 16,
+    seed: Annotated[int, typer.Option(help="Another seed, another shop.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Draw a small shop, train a small network on part of it, run the night on all of it."""
+    with _prefect():
+        from flows.demo import run_demo
+
+        found = run_demo(directory, products=products, epochs=epochs, seed=seed)
+    from flows.summaries import print_demo
+
+    _print(as_json, found, print_demo)
+
+
+@app.command()
+def ingest(
+    source: SourceArgument = None,
+    product_id_pattern: PatternOption = None,
+    max_deleted_share: DeletedOption = None,
+    dry_run: DryRunOption = False,
+    lake: LakeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring the lake up to date with a source of pictures."""
+    values = {
+        "lake": lake,
+        "source": source,
+        "product_id_pattern": product_id_pattern,
+        "max_deleted_share": max_deleted_share,
+    }
+    from flows.summaries import print_ingest, print_plan
+
+    if dry_run:
+        _print(as_json, _preview("IngestParameters", values), print_plan)
+        return
+    _print(as_json, _run("flows.ingest", "ingest_catalogue", "IngestParameters", values), print_ingest)
+
+
+@app.command()
+def score(
+    model_version: Annotated[int | None, typer.Option(min=1, help="The promoted model by default.")] = None,
+    device: DeviceOption = None,
+    dry_run: DryRunOption = False,
+    lake: LakeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Score every live picture that the model has not seen."""
+    values = {"lake": lake, "model_version": model_version, "device": device}
+    from flows.summaries import print_plan, print_score
+
+    if dry_run:
+        _print(as_json, _preview("ScoreParameters", values), print_plan)
+        return
+    _print(as_json, _run("flows.score", "score_catalogue", "ScoreParameters", values), print_score)
+
+
+@app.command()
+def rebuild_index(
+    model_version: Annotated[int | None, typer.Option(min=1, help="The promoted model by default.")] = None,
+    recall_target: RecallOption = None,
+    dry_run: DryRunOption = False,
+    lake: LakeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Publish an index of every live picture, where anything changed."""
+    values = {"lake": lake, "model_version": model_version, "recall_target": recall_target}
+    from flows.summaries import print_index, print_plan
+
+    if dry_run:
+        _print(as_json, _preview("RebuildParameters", values), print_plan)
+        return
+    _print(as_json, _run("flows.rebuild", "rebuild_index", "RebuildParameters", values), print_index)
+
+
+@app.command()
+def nightly(
+    source: SourceArgument = None,
+    product_id_pattern: PatternOption = None,
+    max_deleted_share: DeletedOption = None,
+    device: DeviceOption = None,
+    recall_target: RecallOption = None,
+    dry_run: DryRunOption = False,
+    lake: LakeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ingest, score and index: what the schedule does every night."""
+    values = {
+        "lake": lake,
+        "source": source,
+        "product_id_pattern": product_id_pattern,
+        "max_deleted_share": max_deleted_share,
+        "device": device,
+        "recall_target": recall_target,
+    }
+    from flows.summaries import print_night, print_plan
+
+    if dry_run:
+        _print(as_json, _preview("NightlyParameters", values), print_plan)
+        return
+    _print(as_json, _run("flows.nightly", "nightly", "NightlyParameters", values), print_night)
+
+
+@app.command()
+def init_model(
+    weights: Annotated[
+        str, typer.Option(metavar="imagenet|random|FILE", help="What the backbone starts from.")
+    ] = "imagenet",
+    backbone: Annotated[Backbone, typer.Option(help="The feature extractor.")] = Backbone.resnet101,
+    image_size: Annotated[int, typer.Option(min=64, max=448, help="Side of the network's input, pixels.")] = 224,
+    seed: Annotated[int, typer.Option(help="Of the random weights.")] = 0,
+    lake: LakeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Register a first model without training, so that similarity search works at once."""
+    from flows.settings import read_settings
+    from flows.summaries import print_initial_model
+    from tasks.models import ModelChoice, init_model
+
+    choice = ModelChoice(backbone.value, image_size, weights, seed)
+    version = init_model(lake or read_settings().lake, choice)
+    _print(as_json, {"model_version": version, "trained": False, "weights": weights}, print_initial_model)
+
+
+@app.command()
+def retrain(
+    labels: Annotated[
+        str | None,
+        typer.Argument(
+            help="CSV or Parquet: image_key, label, product_id, weight. [VITRINE_LABELS]", show_default=False
+        ),
+    ] = None,
+    backbone: Annotated[Backbone | None, typer.Option(help="The current model's by default.")] = None,
+    image_size: Annotated[int | None, typer.Option(min=64, max=448, help="The current model's by default.")] = None,
+    weights: Annotated[
+        str | None, typer.Option(metavar="imagenet|random|FILE", help="What the current model started from by default.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the labelled pictures.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the split, the weights and the order.")] = 0,
+    device: DeviceOption = None,
+    force: Annotated[
+        str | None, typer.Option(metavar="REASON", help="Promote even a candidate that the gate refuses.")
+    ] = None,
+    then_serve: Annotated[
+        bool, typer.Option("--then-serve/--no-then-serve", help="After a promotion, score and index the catalogue.")
+    ] = True,
+    lake: LakeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a candidate on labels, judge it, promote or refuse it."""
+    values = {
+        "lake": lake,
+        "labels": labels,
+        "backbone": backbone,
+        "image_size": image_size,
+        "weights": weights,
+        "epochs": epochs,
+        "seed": seed,
+        "device": device,
+        "force": force,
+        "then_serve": then_serve,
+    }
+    from flows.summaries import print_retrain
+
+    _print(as_json, _run("flows.retrain", "retrain_model", "RetrainParameters", values), print_retrain)
+
+
+@app.command()
+def search(
+    picture: Annotated[Path | None, typer.Argument(help="A picture to search with.", show_default=False)] = None,
+    key: Annotated[
+        str | None, typer.Option(metavar="IMAGE_KEY", help="Search with a picture of the catalogue.")
+    ] = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="How many neighbours.")] = 10,
+    device: DeviceOption = None,
+    lake: LakeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find the pictures most like a given one."""
+    if (picture is None) == (key is None):
+        raise typer.BadParameter("give either a PICTURE or --key IMAGE_KEY")
+    from flows.search import search_by_key, search_by_picture
+    from flows.settings import read_settings
+    from flows.summaries import print_found
+
+    settings, opened = read_settings(), _open(lake)
+    if key is not None:
+        found = search_by_key(opened, key, k, settings.cache_directory)
+    else:
+        assert picture is not None  # noqa: S101 (checked above; mypy can't tell)
+        chosen = device.value if device else settings.device
+        found = search_by_picture(opened, picture, k, settings.cache_directory, chosen)
+    _print(as_json, found, print_found)
+
+
+@app.command()
+def sql(
+    query: Annotated[
+        str, typer.Argument(help="One or more statements; views and macros are those of catalogue.duckdb.")
+    ],
+    lake: LakeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask the catalogue in SQL (DuckDB)."""
+    import duckdb
+
+    from flows.printing import print_rows
+    from lake import catalogue
+
+    with catalogue.connect(_open(lake)) as connection:
+        try:
+            found = connection.execute(query)
+            rows = found.to_arrow_table().to_pylist() if found.description else []
+        except duckdb.Error as error:
+            _fail(f"SQL: {error}")
+    _print(as_json, rows, print_rows)
+
+
+@app.command()
+def status(lake: LakeOption = None, as_json: JsonOption = False) -> None:
+    """What the lake holds, what is current, how the last run went."""
+    from flows.status import read_status
+    from flows.summaries import print_status
+
+    _print(as_json, read_status(_open(lake)), print_status)
+
+
+@app.command()
+def versions(kind: Kind, lake: LakeOption = None, as_json: JsonOption = False) -> None:
+    """List the versions of models or indexes."""
+    from flows.summaries import print_versions
+    from lake.catalogue import describe_versions
+
+    opened = _open(lake)
+    serving = opened.serving()
+    current = serving.model_version if kind is Kind.models else serving.index_version
+    registry = opened.models if kind is Kind.models else opened.indexes
+    _print(as_json, describe_versions(registry, current), print_versions)
+
+
+@app.command()
+def rollback(kind: Kind, version: int, lake: LakeOption = None, as_json: JsonOption = False) -> None:
+    """Put an earlier model or index back, for search and SQL together."""
+    from flows.summaries import print_rolled_back
+    from lake.catalogue import write_catalogue
+    from lake.rollback import roll_back
+
+    opened = _open(lake)
+    done = roll_back(opened, kind.value, version)
+    write_catalogue(opened)
+    _print(as_json, done, print_rolled_back)
+
+
+_state: dict[str, bool] = {"verbose": False}
+
+
+def main() -> None:
+    """The entry point: every error that is the user's business becomes one line and exit code 1."""
+    # Spinning OpenMP threads starve each other where cores are few; torch and faiss bring one pool each.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    try:
+        app()
+    except KeyboardInterrupt:
+        _fail("interrupted; what was committed stays, run it again for the rest", code=130)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has gone; nothing is left to say
+        sys.exit(1)
+    except Exception as error:
+        if _state["verbose"] or not _is_expected(error):
+            raise
+        _fail(str(error))
+
+
+def _is_expected(error: Exception) -> bool:
+    """Whether the error's message is written for the user."""
+    from flows.settings import SettingsError
+    from index.errors import IndexingError
+    from lake.errors import LakeError
+    from model.errors import ModelError
+    from tasks.errors import TaskError
+
+    return isinstance(error, SettingsError | IndexingError | LakeError | ModelError | TaskError)
+
+
+def _fail(message: str, code: int = 1) -> None:
+    first, *rest = message.splitlines() or ["failed"]
+    print(f"vitrine: {first}", *rest, sep="\n", file=sys.stderr)  # noqa: T201
+    sys.exit(code)
+
+
+def _open(uri: str | None) -> Lake:
+    from flows.settings import read_settings
+    from lake.lake import open_lake
+
+    return open_lake(uri or read_settings().lake)
+
+
+def _print(as_json: bool, found: Any, for_people: Any) -> None:
+    from flows.printing import print_json
+
+    print_json(found) if as_json else for_people(found)
+
+
+@contextmanager
+def _prefect() -> Iterator[None]:
+    """Prefect at hand, and progress on the terminal."""
+    from flows import display, local_prefect
+    from flows.printing import to_stderr
+
+    local_prefect.prepare()
+    with display.in_terminal(to_stderr), local_prefect.server():
+        yield
+
+
+def _parameters(name: str, values: dict[str, Any]) -> Any:
+    """A flow's parameters. A value that pydantic refuses is bad usage."""
+    import importlib
+
+    from pydantic import ValidationError
+
+    kind = getattr(importlib.import_module("flows.parameters"), name)
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        option = "--" + str(first["loc"][0]).replace("_", "-")
+        raise typer.BadParameter(f"{option}: {first['msg']}") from error
+
+
+def _run(module: str, flow: str, parameters: str, values: dict[str, Any]) -> Any:
+    """Run a flow here and now."""
+    import importlib
+
+    from flows import local_prefect
+
+    local_prefect.prepare()
+    chosen = _parameters(parameters, values)
+    with _prefect():
+        return getattr(importlib.import_module(module), flow)(chosen)
+
+
+def _preview(parameters: str, values: dict[str, Any]) -> Any:
+    """What a flow would do."""
+    from flows import local_prefect
+
+    local_prefect.prepare()
+    chosen = _parameters(parameters, values)
+    from flows.preview import preview
+
+    return preview(chosen)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""What a flow would do, found out without a server and without writing anything."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flows.parameters import IngestParameters, NightlyParameters, RebuildParameters, ScoreParameters
+from lake.errors import NoLake
+from lake.lake import Lake, open_lake
+from lake.store import open_store
+from tasks.ingest import preview_ingest
+from tasks.models import read_card, require_model
+from tasks.rebuild import preview_index
+from tasks.score import preview_scoring
+
+
+def preview(parameters: IngestParameters | ScoreParameters | RebuildParameters) -> dict[str, Any]:
+    """The plan of the flow whose parameters these are, as counts."""
+    if isinstance(parameters, NightlyParameters):
+        return _night(parameters)
+    if isinstance(parameters, IngestParameters):
+        return _ingest(parameters)
+    lake = open_lake(parameters.lake_uri)
+    if isinstance(parameters, ScoreParameters):
+        return _score(lake, parameters.model_version or require_model(lake))
+    version = parameters.model_version or require_model(lake)
+    plan = preview_index(lake, version, parameters.rebuild_config())
+    return {
+        "model": version,
+        "vectors": plan.rows,
+        "index": plan.spec.factory_string(),
+        "bytes_per_vector": plan.spec.bytes_per_vector,
+        "shards": len(plan.shards),
+        "publish": "nothing: the published index has this content" if plan.is_current else "a new version",
+    }
+
+
+def _ingest(parameters: IngestParameters) -> dict[str, Any]:
+    plan = preview_ingest(_lake_or_none(parameters.lake_uri), parameters.source_uri, parameters.ingest_config())
+    return {
+        "source": plan.source,
+        "listed": plan.listed,
+        "skipped": plan.skipped,
+        "unchanged": plan.unchanged,
+        "new": plan.new,
+        "changed": plan.changed,
+        "deleted": plan.deleted,
+    }
+
+
+def _score(lake: Lake, version: int) -> dict[str, Any]:
+    plan = preview_scoring(lake, version)
+    side = read_card(lake, version).preprocessing.image_size
+    return {
+        "model": version,
+        "live": plan.live,
+        "already_scored": plan.already_scored,
+        "to_score": plan.to_score,
+        "input": f"{side}×{side} pixels",
+    }
+
+
+def _night(parameters: NightlyParameters) -> dict[str, Any]:
+    """The ingest is known; what follows depends on what the new pictures turn out to hold."""
+    found = _ingest(parameters)
+    lake = open_lake(parameters.lake_uri)
+    score = _score(lake, require_model(lake))
+    changes = found["new"] + found["changed"] + found["deleted"]
+    return found | {
+        "model": score["model"],
+        "to_score_at_most": score["to_score"] + found["new"] + found["changed"],
+        "publish": "a new index version" if changes or score["to_score"] else "nothing, unless the model changed",
+    }
+
+
+def _lake_or_none(uri: str) -> Lake:
+    """The lake, or an empty one in memory where there is none yet: a dry run creates nothing."""
+    try:
+        return open_lake(uri)
+    except NoLake:
+        return Lake(open_store("memory://"))

@@ -1,0 +1,177 @@
+"""The polarity network: ResNet features, two emotion branches, and their fusion.
+
+Equation numbers are those of docs/model.md, which also lists every departure from the print.
+
+Shapes: B pictures; C backbone channels (2048 for resnet101, 512 for resnet18); n channels of a branch;
+h×w positions (7×7 for 224 pixels); E = C, the size of the embedding. Of the two polarities, index 0 is
+negative and index 1 is positive, everywhere.
+"""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models import resnet
+
+NEGATIVE, POSITIVE = 0, 1
+SMALLEST_SIDE = 32  # pixels: a ResNet halves the sides five times
+
+BackboneName = Literal["resnet18", "resnet50", "resnet101"]
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The architecture; travels with the weights."""
+
+    backbone: BackboneName = "resnet101"
+    channels: int = 512
+    """n: channels of each branch after its 1×1 convolution."""
+    reduction: int = 16
+    """r: how much narrower than n the bottlenecks of equations (2) and (5) are."""
+
+    def __post_init__(self) -> None:
+        if self.backbone not in get_args(BackboneName):
+            raise ValueError(f"backbone: expected one of {get_args(BackboneName)}, found {self.backbone!r}")
+        if not 1 <= self.reduction <= self.channels:
+            raise ValueError(f"reduction: expected 1 to {self.channels} (channels), found {self.reduction}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values, for a manifest."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> "NetworkConfig":
+        """The inverse of `to_dict`.
+
+        Raises:
+            TypeError: a key is unknown.
+        """
+        return cls(**fields)
+
+
+class BranchOutput(NamedTuple):
+    """What one branch says of B pictures."""
+
+    score: Tensor
+    """B: u_p before the softmax, equations (12) and (13)."""
+    intensity: Tensor
+    """B: y_p before the sigmoid, equations (5) and (6)."""
+    attention: Tensor
+    """B×1×h×w: N_p, equation (4)."""
+
+
+class PolarityOutput(NamedTuple):
+    """What the network says of B pictures; the two columns are negative, positive."""
+
+    logits: Tensor
+    """B×2: z, equation (9) before its softmax."""
+    intensities: Tensor
+    """B×2: y, equation (7), each in (0, 1)."""
+    branch_scores: Tensor
+    """B×2: u before the softmax of equation (14)."""
+    embedding: Tensor
+    """B×E: L2(GAP(G_o)), of unit norm."""
+    attention: Tensor
+    """B×2×h×w: N_m, N_t."""
+
+
+def probabilities(output: PolarityOutput) -> Tensor:
+    """B×2: B' = softmax(z), equation (9)."""
+    return output.logits.float().softmax(dim=1)
+
+
+def pool(maps: Tensor) -> Tensor:
+    """B×c×h×w → B×c: GAP, the mean over positions, equation (1)."""
+    return maps.mean(dim=(2, 3))
+
+
+class PolarityIntensityPerception(nn.Module):
+    """One branch: where a picture shows one polarity, and how strongly. Equations (1) to (6), (12), (13).
+
+    The network has two of them, which share nothing.
+    """
+
+    def __init__(self, in_channels: int, channels: int, reduction: int) -> None:
+        super().__init__()
+        narrow = max(1, channels // reduction)
+        self.adjust = nn.Conv2d(in_channels, channels, kernel_size=1)
+        self.channel_attention = nn.Sequential(
+            nn.Linear(channels, narrow), nn.ReLU(), nn.Linear(narrow, channels), nn.Sigmoid()
+        )
+        self.attention_norm = nn.BatchNorm2d(1)
+        # At zero the gate of equation (8) starts as the constant 1/2, so the embedding of an untrained
+        # head is exactly the backbone's own: similarity search works before anything is trained.
+        nn.init.zeros_(self.attention_norm.weight)
+        self.intensity = nn.Sequential(nn.Linear(channels, narrow), nn.ReLU(), nn.Linear(narrow, 1))
+
+    def forward(self, features: Tensor) -> BranchOutput:
+        """B×C×h×w, the backbone's maps G."""
+        adjusted: Tensor = self.adjust(features)
+        pooled = pool(adjusted)
+        weights: Tensor = self.channel_attention(pooled)
+        summed = torch.einsum("bc,bchw->bhw", weights, adjusted).unsqueeze(1)
+        return BranchOutput(
+            score=adjusted.amax(dim=(2, 3)).mean(dim=1),
+            intensity=self.intensity(pooled).squeeze(1),
+            attention=self.attention_norm(summed),
+        )
+
+
+class EmotionFeatureFusion(nn.Module):
+    """What both branches saw, laid over the backbone's maps and classified. Equations (8) and (9)."""
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__()
+        self.classify = nn.Linear(in_channels, 2)
+
+    def fuse(self, features: Tensor, attention: Tensor) -> Tensor:
+        """G_o = G + σ(N_m + N_t) ⊗ G, equation (8): B×C×h×w from itself and B×2×h×w."""
+        gate = attention.sum(dim=1, keepdim=True).sigmoid()
+        return features + gate * features
+
+    def forward(self, features: Tensor, attention: Tensor, intensities: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits B×2 of equation (9) and the embedding B×E of equations (17) and (18)."""
+        pooled = pool(self.fuse(features, attention))
+        logits: Tensor = self.classify(pooled) + intensities
+        # In bfloat16 a "unit" vector would miss norm 1 by up to half a percent.
+        return logits, F.normalize(pooled.float(), dim=1)
+
+
+class PolarityNetwork(nn.Module):
+    """The whole model. Any picture of at least 32×32 pixels goes in."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone, self.embedding_size = _backbone(config.backbone)
+        branch = (self.embedding_size, config.channels, config.reduction)
+        self.negative = PolarityIntensityPerception(*branch)
+        self.positive = PolarityIntensityPerception(*branch)
+        self.fusion = EmotionFeatureFusion(self.embedding_size)
+
+    def forward(self, pictures: Tensor) -> PolarityOutput:
+        """B×3×H×W float, normalised.
+
+        Raises:
+            ValueError: a side is shorter than 32 pixels.
+        """
+        if min(pictures.shape[-2:]) < SMALLEST_SIDE:
+            raise ValueError(f"expected at least 32×32 pixels, found {tuple(pictures.shape[-2:])}")
+        features: Tensor = self.backbone(pictures)
+        branches: tuple[BranchOutput, BranchOutput] = (self.negative(features), self.positive(features))
+        intensities = torch.stack([b.intensity for b in branches], dim=1).sigmoid()
+        attention = torch.cat([b.attention for b in branches], dim=1)
+        logits, embedding = self.fusion(features, attention, intensities)
+        scores = torch.stack([b.score for b in branches], dim=1)
+        return PolarityOutput(logits, intensities, scores, embedding, attention)
+
+
+def _backbone(name: BackboneName) -> tuple[nn.Sequential, int]:
+    """The fully convolutional ResNet under torchvision's state-dict names, and its channels C."""
+    whole = getattr(resnet, name)(weights=None)
+    parts = ((part, module) for part, module in whole.named_children() if part not in ("avgpool", "fc"))
+    return nn.Sequential(OrderedDict(parts)), int(whole.fc.in_features)
