@@ -6,18 +6,19 @@ None means "as the settings say", so that a deployment without parameters does w
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from flows.settings import Settings, SettingsError, read_settings
-from model.gate import GatePolicy
-from model.training import TrainingConfig
 from tasks.ingest import IngestConfig
 from tasks.models import ModelChoice
 from tasks.rebuild import RebuildConfig
-from tasks.retrain import RetrainConfig
 from tasks.score import ScoreConfig
+
+if TYPE_CHECKING:  # they bring torch, which a night without new pictures never needs
+    from model.gate import GatePolicy
+    from tasks.retrain import RetrainConfig
 
 
 def _one_group(pattern: str) -> str:
@@ -141,12 +142,14 @@ class RetrainParameters(_Parameters):
 
     def retrain_config(self) -> RetrainConfig:
         """What the training tasks need."""
+        from tasks.retrain import RetrainConfig
+
         settings = self.settings
         start = ModelChoice(self.backbone, self.image_size, self.weights, self.seed)
-        chosen: dict[str, Any] = {"seed": self.seed} | ({} if self.epochs is None else {"epochs": self.epochs})
         return RetrainConfig(
             start=start,
-            training=TrainingConfig(**chosen),
+            epochs=self.epochs,
+            seed=self.seed,
             held_out_share=self.held_out_share,
             device=settings.device,
             device_slot=settings.device_slot,
@@ -155,6 +158,8 @@ class RetrainParameters(_Parameters):
 
     def gate_policy(self) -> GatePolicy:
         """What a candidate must reach."""
+        from model.gate import GatePolicy
+
         settings = self.settings
         return GatePolicy(
             minimum_balanced_accuracy=settings.minimum_balanced_accuracy, tolerated_loss=settings.tolerated_loss

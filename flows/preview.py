@@ -9,7 +9,7 @@ from lake.errors import NoLake
 from lake.lake import Lake, open_lake
 from lake.store import open_store
 from tasks.ingest import preview_ingest
-from tasks.models import read_card, require_model
+from tasks.models import require_model
 from tasks.rebuild import preview_index
 from tasks.score import preview_scoring
 
@@ -50,7 +50,7 @@ def _ingest(parameters: IngestParameters) -> dict[str, Any]:
 
 def _score(lake: Lake, version: int) -> dict[str, Any]:
     plan = preview_scoring(lake, version)
-    side = read_card(lake, version).preprocessing.image_size
+    side = lake.models.manifest(version).properties["preprocessing"]["image_size"]
     return {
         "model": version,
         "live": plan.live,

@@ -10,10 +10,9 @@ from datetime import date, datetime
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 MOST_ROWS = 100  # of a table on a terminal; --json prints them all
-MOST_CELL = 60  # characters
+MOST_CELL = 80  # characters
 
 console = Console(highlight=False, soft_wrap=True)
 to_stderr = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -25,20 +24,42 @@ def print_json(value: Any) -> None:
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None, title: str = "") -> None:
-    """Rows as a table; long cells are shortened and many rows cut, which is said."""
+    """Rows as a table, or one block a row where a table would be wider than the terminal."""
     names = list(columns or (rows[0].keys() if rows else ()))
-    if not names:
+    if title:
+        console.print(title, style="bold", markup=False)
+    if not rows:
         console.print("no rows")
         return
-    table = Table(title=title or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for name in names:
-        numbers = all(isinstance(row[name], int | float) for row in rows if row[name] is not None)
-        table.add_column(name, justify="right" if numbers and rows else "left", overflow="fold")
-    for row in rows[:MOST_ROWS]:
-        table.add_row(*(cell(row[name]) for name in names))
-    console.print(table)
+    shown = [[cell(row[name]) for name in names] for row in rows[:MOST_ROWS]]
+    widths = [max(map(len, column)) for column in zip(names, *shown, strict=True)]
+    if console.is_terminal and sum(widths) + 2 * len(widths) > console.width:
+        _print_blocks(names, shown)
+    else:
+        numbers = [all(isinstance(row[name], int | float | None) for row in rows) for name in names]
+        _print_table(names, shown, widths, numbers)
     if len(rows) > MOST_ROWS:
         console.print(f"… {len(rows) - MOST_ROWS} more rows; --json prints them all")
+
+
+def _print_table(
+    names: Sequence[str], shown: Sequence[Sequence[str]], widths: Sequence[int], right: Sequence[bool]
+) -> None:
+    for number, cells in enumerate([names, *shown]):
+        padded = [
+            text.rjust(width) if is_right else text.ljust(width)
+            for text, width, is_right in zip(cells, widths, right, strict=True)
+        ]
+        console.print("  ".join(padded).rstrip(), style="dim" if number == 0 else None, markup=False)
+
+
+def _print_blocks(names: Sequence[str], shown: Sequence[Sequence[str]]) -> None:
+    width = max(map(len, names))
+    for number, cells in enumerate(shown):
+        if number:
+            console.print()
+        for name, text in zip(names, cells, strict=True):
+            console.print(f"{name:<{width}}  {text}", markup=False)
 
 
 def print_fields(fields: Mapping[str, Any], title: str = "") -> None:

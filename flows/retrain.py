@@ -39,7 +39,7 @@ def retrain_model(parameters: RetrainParameters = RetrainParameters()) -> Retrai
     with running("retrain-model", lake, source=labels) as run:
         with run.stage("check the labels"):
             snapshot = snapshot_labels(lake, labels, run.run_id)
-        with run.stage("train", config.training.epochs * round(snapshot.labelled * (1 - config.held_out_share))):
+        with run.stage("train", snapshot.labelled):
             candidate = train_candidate(lake, snapshot, config)
         decision = judge_candidate(lake, candidate, parameters.gate_policy(), parameters.force)
         run.count(model_version=candidate.version)

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from flows.search import Found
     from lake.rollback import RolledBack
 
-NEIGHBOUR_COLUMNS = ("image_key", "product_id", "similarity", "polarity", "label")
+NEIGHBOUR_COLUMNS = ("image_key", "similarity", "polarity", "label")
+POLARITY_COLUMNS = ("image_key", "polarity", "positive_intensity", "negative_intensity")
 
 
 def print_ingest(found: IngestSummary) -> None:
@@ -162,9 +163,9 @@ def print_demo(found: Demo) -> None:
     for row in found.rejected:
         console.print(f"        {row['image_key']}: {row['reason']}", markup=False)
     console.print()
-    print_rows(found.most_positive, title="most positive")
+    print_rows(found.most_positive, POLARITY_COLUMNS, title="most positive")
     console.print()
-    print_rows(found.most_negative, title="most negative")
+    print_rows(found.most_negative, POLARITY_COLUMNS, title="most negative")
     console.print()
     print_found(found.search)
     console.print()

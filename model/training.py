@@ -29,7 +29,7 @@ COLD_STEPS = 10  # how slowly the average of the weights forgets where it began
 class TrainingConfig:
     """Every choice of a training run. The defaults suit a small network from random weights."""
 
-    epochs: int = 20
+    epochs: int = 12
     batch_size: int = 32
     head_rate: float = 1e-3
     """Highest learning rate of the branches and the fusion."""
@@ -79,6 +79,15 @@ class TrainingConfig:
         """
         loss = {"loss": LossWeights.from_dict(values["loss"])} if "loss" in values else {}
         return cls(**{**values, **loss})
+
+
+def recipe(*, pretrained: bool) -> TrainingConfig:
+    """The configuration for a backbone that starts from pretrained weights, or from random ones.
+
+    Pretrained features are moved gently, and the running statistics of their normalisation, gathered over
+    many more pictures than a shop labels, are kept.
+    """
+    return TrainingConfig(backbone_rate=1e-4, freeze_batchnorm=True) if pretrained else TrainingConfig()
 
 
 class Examples(Protocol):

@@ -39,6 +39,7 @@ from tasks.workspace import Shard, in_tables, read_shard, write_shard
 logger = logging.getLogger(__name__)
 
 MEMORY_LIMIT = "2GB"  # of the comparison; beyond it DuckDB spills to disk
+UNREADABLE_SUFFIXES = frozenset({".heic", ".heif", ".svg", ".jxl", ".jp2", ".psd", ".eps", ".ico"})
 TOMBSTONES_A_PART = 100_000
 
 LISTING = pa.schema(
@@ -190,6 +191,8 @@ def is_picture(info: ObjectInfo) -> bool:
     if name.startswith("."):
         return False
     suffix = PurePosixPath(name).suffix.lower()
+    if suffix in UNREADABLE_SUFFIXES:
+        return True  # a picture to its owner: it is rejected with a reason rather than passed over
     # An empty object without a suffix is how S3 browsers mark a folder.
     return suffix in PICTURE_SUFFIXES or (not suffix and info.size_bytes > 0)
 

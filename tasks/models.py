@@ -75,6 +75,11 @@ def read_card(lake: Lake, version: int) -> ModelCard:
     )
 
 
+def embedding_size(lake: Lake, version: int) -> int:
+    """How long the version's embeddings are, without loading torch."""
+    return int(lake.models.manifest(version).properties["embedding_size"])
+
+
 def load_network(lake: Lake, card: ModelCard) -> PolarityNetwork:
     """The version's network with its weights, verified, on the CPU."""
     from model.network import PolarityNetwork

@@ -35,7 +35,7 @@ from lake.lake import Lake, open_lake
 from lake.versions import Entry, FileRecord
 from tasks import progress
 from tasks.errors import CountsDisagree
-from tasks.models import read_card
+from tasks.models import embedding_size
 from tasks.units import unit
 
 logger = logging.getLogger(__name__)
@@ -130,7 +130,7 @@ def preview_index(lake: Lake, model_version: int, config: RebuildConfig) -> Inde
         shards = tuple(_ranges(sql, rows, config)) if rows else ()
     spec = IndexSpec.for_catalogue(
         rows,
-        read_card(lake, model_version).embedding_size,
+        embedding_size(lake, model_version),
         metric=config.metric,
         flat_below=config.flat_below,
     )

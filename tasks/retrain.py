@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +20,7 @@ from model.network import PolarityNetwork
 from model.predict import Predictor, choose_device
 from model.preprocessing import Preprocessing
 from model.split import Split, split
-from model.training import EpochReport, JpegExamples, Subset, TrainingConfig, train
+from model.training import EpochReport, JpegExamples, Subset, TrainingConfig, recipe, train
 from tasks import progress
 from tasks.labels import LabelSnapshot
 from tasks.models import ModelCard, ModelChoice, load_network, new_network, read_card, write_model
@@ -37,7 +37,8 @@ class RetrainConfig:
     """What is trained, on which share of the labels, and where."""
 
     start: ModelChoice = field(default_factory=ModelChoice)
-    training: TrainingConfig = field(default_factory=TrainingConfig)
+    epochs: int | None = None  # None: as the recipe says
+    seed: int = 0
     held_out_share: float = 0.25
     device: str = "auto"
     device_slot: str | None = None
@@ -75,8 +76,9 @@ def train_candidate(lake_uri: str, labels: LabelSnapshot, config: RetrainConfig)
     newest = lake.models.newest()
     incumbent = _incumbent(lake, newest)
     labelled = _read_labelled(lake, labels)
-    sides = split(labelled.labels, labelled.groups, held_out_share=config.held_out_share, seed=config.training.seed)
+    sides = split(labelled.labels, labelled.groups, held_out_share=config.held_out_share, seed=config.seed)
     network, preprocessing, started_from = _start(lake, incumbent, config.start)
+    training = _recipe(lake, started_from, config)
     examples = JpegExamples(
         labelled.jpegs, labelled.labels, labelled.weights, preprocessing, threads=config.decode_threads
     )
@@ -85,7 +87,7 @@ def train_candidate(lake_uri: str, labels: LabelSnapshot, config: RetrainConfig)
         train(
             network,
             Subset(examples, sides.train),
-            config.training,
+            training,
             device=device,
             on_epoch=lambda report: _tell(report, len(sides.train)),
         )
@@ -93,7 +95,7 @@ def train_candidate(lake_uri: str, labels: LabelSnapshot, config: RetrainConfig)
         held_against = _evaluate_incumbent(lake, incumbent, labelled, sides, config)
     properties = {
         "evaluation": evaluation.to_dict(),
-        "training": config.training.to_dict(),
+        "training": training.to_dict(),
         "labels": {"sha256": labels.sha256, "labelled": labels.labelled, "held_out": len(sides.held_out)},
         "started_from": started_from,
     }
@@ -152,6 +154,15 @@ def _start(lake: Lake, incumbent: ModelCard | None, choice: ModelChoice) -> tupl
     return _start_again(lake, incumbent, choice)
 
 
+def _recipe(lake: Lake, started_from: str, config: RetrainConfig) -> TrainingConfig:
+    """The recipe for these first weights. A first model's own start decides whether it is pretrained."""
+    origin = started_from
+    if origin.startswith("model "):
+        origin = str(read_card(lake, int(origin.removeprefix("model "))).properties["started_from"])
+    chosen = recipe(pretrained=origin != "random")
+    return replace(chosen, seed=config.seed, epochs=config.epochs or chosen.epochs)
+
+
 def _start_again(lake: Lake, incumbent: ModelCard, choice: ModelChoice) -> tuple[PolarityNetwork, Preprocessing, str]:
     """From what the incumbent started from."""
     origin = str(incumbent.properties["started_from"])
@@ -174,7 +185,7 @@ def _sizes(incumbent: ModelCard, choice: ModelChoice) -> ModelChoice:
 
 def _tell(report: EpochReport, pictures: int) -> None:
     logger.info("epoch %d of %d: loss %.4f", report.epoch, report.epochs, report.loss)
-    progress.advance(pictures)
+    progress.advance(pictures // report.epochs)
 
 
 def _evaluate(model: Predictor, examples: JpegExamples, labelled: _Labelled, sides: Split) -> Evaluation:
