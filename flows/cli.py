@@ -355,7 +355,8 @@ _state: dict[str, bool] = {"verbose": False}
 def main() -> None:
     """The entry point: every error that is the user's business becomes one line and exit code 1."""
     # Spinning OpenMP threads starve each other where cores are few; torch and faiss bring one pool each.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", "0")
     try:
         app()
     except KeyboardInterrupt:
@@ -364,6 +365,10 @@ def main() -> None:
         sys.stderr.close()  # the reader of our output has gone; nothing is left to say
         sys.exit(1)
     except Exception as error:
+        from flows.settings import SettingsError
+
+        if isinstance(error, SettingsError):
+            _fail(str(error), code=2)
         if _state["verbose"] or not _is_expected(error):
             raise
         _fail(str(error))
@@ -371,13 +376,12 @@ def main() -> None:
 
 def _is_expected(error: Exception) -> bool:
     """Whether the error's message is written for the user."""
-    from flows.settings import SettingsError
     from index.errors import IndexingError
     from lake.errors import LakeError
     from model.errors import ModelError
     from tasks.errors import TaskError
 
-    return isinstance(error, SettingsError | IndexingError | LakeError | ModelError | TaskError)
+    return isinstance(error, IndexingError | LakeError | ModelError | TaskError)
 
 
 def _fail(message: str, code: int = 1) -> None:
@@ -433,6 +437,9 @@ def _run(module: str, flow: str, parameters: str, values: dict[str, Any]) -> Any
 
     local_prefect.prepare()
     chosen = _parameters(parameters, values)
+    from flows.preflight import check
+
+    check(chosen)
     with _prefect():
         return getattr(importlib.import_module(module), flow)(chosen)
 

@@ -28,7 +28,7 @@ class NightSummary:
 def nightly(parameters: NightlyParameters = NightlyParameters()) -> NightSummary:  # noqa: B008 (never changed)
     """Bring images, scores and the published index up to date with the source."""
     lake, source = parameters.lake_uri, parameters.source_uri
-    with running("nightly", lake, source=source, create=True) as run:
+    with running("nightly", lake, source=source) as run:
         require_model(run.lake)  # said at once rather than after hours of fetching
         ingested = ingest_catalogue(parameters.part(IngestParameters))
         scored = score_catalogue(parameters.part(ScoreParameters))

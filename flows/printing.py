@@ -23,7 +23,12 @@ def print_json(value: Any) -> None:
     print(json.dumps(_plain(value), indent=2, ensure_ascii=False, default=_as_text))  # noqa: T201 (the output of the command)
 
 
-def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None, title: str = "") -> None:
+def print_rows(
+    rows: Sequence[Mapping[str, Any]],
+    columns: Sequence[str] | None = None,
+    title: str = "",
+    decimals: int | None = None,
+) -> None:
     """Rows as a table, or one block a row where a table would be wider than the terminal."""
     names = list(columns or (rows[0].keys() if rows else ()))
     if title:
@@ -31,7 +36,7 @@ def print_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None 
     if not rows:
         console.print("no rows")
         return
-    shown = [[cell(row[name]) for name in names] for row in rows[:MOST_ROWS]]
+    shown = [[_fixed(row[name], decimals) for name in names] for row in rows[:MOST_ROWS]]
     widths = [max(map(len, column)) for column in zip(names, *shown, strict=True)]
     if console.is_terminal and sum(widths) + 2 * len(widths) > console.width:
         _print_blocks(names, shown)
@@ -60,6 +65,12 @@ def _print_blocks(names: Sequence[str], shown: Sequence[Sequence[str]]) -> None:
             console.print()
         for name, text in zip(names, cells, strict=True):
             console.print(f"{name:<{width}}  {text}", markup=False)
+
+
+def _fixed(value: Any, decimals: int | None) -> str:
+    if decimals is None or not isinstance(value, float) or not math.isfinite(value):
+        return cell(value)
+    return f"{value:.{decimals}f}"
 
 
 def print_fields(fields: Mapping[str, Any], title: str = "") -> None:

@@ -103,7 +103,7 @@ def print_found(found: Found) -> None:
     if not found.neighbours:
         console.print(f"{title}: the index holds no other picture", markup=False)
         return
-    print_rows(found.neighbours, NEIGHBOUR_COLUMNS, title=title)
+    print_rows(found.neighbours, NEIGHBOUR_COLUMNS, title=title, decimals=3)
 
 
 def print_status(found: Mapping[str, Any]) -> None:
@@ -163,9 +163,9 @@ def print_demo(found: Demo) -> None:
     for row in found.rejected:
         console.print(f"        {row['image_key']}: {row['reason']}", markup=False)
     console.print()
-    print_rows(found.most_positive, POLARITY_COLUMNS, title="most positive")
+    print_rows(found.most_positive, POLARITY_COLUMNS, title="most positive", decimals=3)
     console.print()
-    print_rows(found.most_negative, POLARITY_COLUMNS, title="most negative")
+    print_rows(found.most_negative, POLARITY_COLUMNS, title="most negative", decimals=3)
     console.print()
     print_found(found.search)
     console.print()

@@ -101,9 +101,9 @@ CREATE MACRO polarity_changes(old_model, new_model) AS TABLE
     SELECT images.image_key, images.product_id, earlier.polarity AS old_polarity, later.polarity AS new_polarity,
            later.polarity - earlier.polarity AS change
     FROM images
-    JOIN (SELECT sha256, any_value(polarity) AS polarity FROM score_history
+    JOIN (SELECT sha256, arg_min(polarity, scored_at) AS polarity FROM score_history
           WHERE model_version = old_model GROUP BY sha256) AS earlier USING (sha256)
-    JOIN (SELECT sha256, any_value(polarity) AS polarity FROM score_history
+    JOIN (SELECT sha256, arg_min(polarity, scored_at) AS polarity FROM score_history
           WHERE model_version = new_model GROUP BY sha256) AS later USING (sha256)
     ORDER BY abs(later.polarity - earlier.polarity) DESC, image_key;
 """

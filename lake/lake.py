@@ -11,6 +11,7 @@ from lake.versions import Versions
 
 MARKER = "vitrine.json"  # says that this root is a lake, and in which layout
 LAYOUT = b'{"format": 1}\n'
+UNFIT = "*?[%#\\"  # DuckDB globs by the first three; delta-rs decodes, cuts or turns the others
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,10 @@ def open_lake(uri: str, *, create: bool = False) -> Lake:
         store = open_store(uri, create=create)
     except ObjectNotFound as error:
         raise NoLake(_no_lake(uri)) from error
-    if any(character in store.url() for character in "*?["):
+    if not store.url().isprintable() or any(character in store.url() for character in UNFIT):
         raise LakeError(
-            f"the lake's path {store.url()} has one of * ? [, which SQL engines read as patterns: rename it"
+            f"the lake's path {store.url()!r} has one of {' '.join(UNFIT)} or a control character, which the engines "
+            "that read its tables take for something else: rename it"
         )
     if not store.exists(MARKER):
         if not create:
@@ -66,4 +68,4 @@ def open_lake(uri: str, *, create: bool = False) -> Lake:
 
 
 def _no_lake(uri: str) -> str:
-    return f"there is no lake at {uri}: run `vitrine ingest SOURCE --lake {uri}` first, or correct --lake"
+    return f"there is no lake at {uri}: run `vitrine init-model` or `vitrine ingest SOURCE` with it first, or correct --lake"

@@ -54,9 +54,10 @@ def _append(versions: Versions, version: int) -> None:
 
 def _newest_index_of(lake: Lake, model_version: int) -> int | None:
     """The index last published with this model's embeddings."""
-    for entry in reversed(lake.indexes.entries()):
-        if lake.indexes.manifest(entry.version).properties["model_version"] == model_version:
-            return entry.version
+    accepted = (entry.version for entry in reversed(lake.indexes.entries()) if entry.current == entry.version)
+    for version in accepted:
+        if lake.indexes.manifest(version).properties["model_version"] == model_version:
+            return version
     return None
 
 

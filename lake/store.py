@@ -6,10 +6,12 @@ The only conditional write used anywhere is put-if-absent: it is the one that ev
 
 from __future__ import annotations
 
+import errno
 import itertools
 import logging
 import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -87,7 +89,12 @@ class S3Location:
 
     def credentials(self) -> dict[str, str]:
         """The session's credentials as they are now: access_key_id, secret_access_key and perhaps a token."""
-        frozen = self.session.get_credentials().get_frozen_credentials()
+        from botocore.exceptions import BotoCoreError
+
+        try:
+            frozen = self.session.get_credentials().get_frozen_credentials()
+        except BotoCoreError as error:  # a role or an SSO login that ended
+            raise LakeError(f"no usable AWS credentials for s3://{self.bucket}: {error}") from error
         found = {
             "access_key_id": frozen.access_key,
             "secret_access_key": frozen.secret_key,
@@ -137,6 +144,8 @@ class Store:
         """Whether there is an object at exactly this path."""
         try:
             with _translated(self.uri, path):
+                if self.directory is not None:
+                    return (self.directory / path).is_file()
                 obstore.head(self._backend, path)
         except ObjectNotFound:
             return False
@@ -213,27 +222,29 @@ def open_store(uri: str, *, create: bool = False) -> Store:
 
 def _open_directory(uri: str, *, create: bool) -> Store:
     if uri.startswith("file://"):
-        parts = urlsplit(uri)
-        if parts.netloc not in ("", "localhost"):
-            raise LakeError(f"{uri} names the host {parts.netloc!r}: a local URI has three slashes, file:///path")
-        path = Path(unquote(parts.path))
+        # Not urlsplit: it would cut the path at a # or a ?, which a directory's name may have.
+        host, slash, rest = uri.removeprefix("file://").partition("/")
+        if host not in ("", "localhost"):
+            raise LakeError(f"{uri} names the host {host!r}: a local URI has three slashes, file:///path")
+        path = Path(unquote(slash + rest))
     else:
-        path = Path(uri).expanduser()
+        path = Path(os.path.expanduser(uri))  # noqa: PTH111 — Path's own raises where the user is unknown
     directory = path.absolute()
-    if directory.exists() and not directory.is_dir():
-        raise LakeError(f"{directory} is a file: expected a directory or s3://bucket/prefix")
-    if not directory.exists() and not create:
-        raise ObjectNotFound(f"{directory} does not exist")
     try:
+        if directory.exists() and not directory.is_dir():
+            raise LakeError(f"{directory} is a file: expected a directory or s3://bucket/prefix")
+        if not directory.exists() and not create:
+            raise ObjectNotFound(f"{directory} does not exist")
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise LakeError(f"{directory} can't be created: {error.strerror}") from error
+        verb = "created" if create else "opened"
+        raise LakeError(f"{directory} can't be {verb}: {error.strerror}") from error
     directory = directory.resolve()
     return Store(directory.as_uri(), LocalStore(prefix=directory), directory=directory, s3=None)
 
 
 def _open_s3(uri: str) -> Store:
-    match = re.fullmatch(r"s3://([^/]+)(?:/(.*))?", uri)
+    match = re.fullmatch(r"s3://([A-Za-z0-9][A-Za-z0-9._-]+)(?:/(.*))?", uri)
     if match is None:
         raise LakeError(f"{uri!r} is not an S3 URI: expected s3://bucket/prefix")
     location = resolve_s3(match[1], (match[2] or "").strip("/"))
@@ -267,7 +278,7 @@ def resolve_s3(bucket: str, prefix: str) -> S3Location:
                 "AWS_SECRET_ACCESS_KEY, or run `aws sso login`"
             )
         client = session.client("s3", region_name=session.region_name or "us-east-1")
-    except BotoCoreError as error:
+    except (BotoCoreError, ValueError) as error:  # ValueError: an endpoint that is no URL
         raise LakeError(f"no AWS session for s3://{bucket}: {error}") from error
     endpoint = str(client.meta.endpoint_url)
     is_aws = urlsplit(endpoint).netloc.endswith((".amazonaws.com", ".amazonaws.com.cn"))
@@ -283,7 +294,10 @@ def _walk(root: Path, prefix: str) -> Iterator[ObjectInfo]:
     """The files below a directory in a stable order; links are followed, a cycle of them only once."""
     seen: set[tuple[int, int]] = set()
     for folder, folders, names in os.walk(root / prefix, onerror=_raise, followlinks=True):
-        status = Path(folder).stat()
+        try:
+            status = Path(folder).stat()
+        except FileNotFoundError:
+            continue  # removed meanwhile
         if (status.st_dev, status.st_ino) in seen:
             folders.clear()
             continue
@@ -302,8 +316,12 @@ def _file_info(root: Path, path: Path) -> ObjectInfo | None:
         return None
     try:
         status = path.stat()
-    except FileNotFoundError:
-        return None  # removed meanwhile, or a link that leads nowhere
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return None  # removed meanwhile, or a link that leads nowhere
+        raise
+    if not stat.S_ISREG(status.st_mode):
+        return None  # whoever reads a pipe waits for ever
     # The inode tells a file moved into place even where it kept the old one's size and time.
     etag = f"{status.st_ino:x}-{status.st_mtime_ns:x}-{status.st_size:x}"
     return ObjectInfo(key, status.st_size, etag, datetime.fromtimestamp(status.st_mtime, tz=UTC))
@@ -341,11 +359,11 @@ def _translated(uri: str, path: str) -> Iterator[None]:
         yield
     except exceptions.AlreadyExistsError as error:
         raise ObjectExists(f"{where} exists already") from error
-    except (exceptions.NotFoundError, FileNotFoundError) as error:
+    except (exceptions.NotFoundError, FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         if "NoSuchBucket" in str(error):
             raise LakeError(f"the bucket of {uri} does not exist: create it, or correct the URI") from error
         raise ObjectNotFound(f"{where} does not exist") from error
-    except (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError, PermissionError) as error:
+    except (exceptions.PermissionDeniedError, PermissionError) as error:
         raise LakeError(
             f"access to {where} was denied: check the credentials (AWS_PROFILE, AWS_ACCESS_KEY_ID) and their "
             "permissions, or the directory's"
@@ -356,17 +374,22 @@ def _translated(uri: str, path: str) -> Iterator[None]:
 
 def _generic(where: str, uri: str, error: Exception) -> LakeError:
     text = str(error)
-    if "NoSuchBucket" in text:
-        return LakeError(f"the bucket of {uri} does not exist: create it, or correct the URI")
-    if re.search(r"Permission denied|AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch|os error 13", text):
-        return LakeError(f"access to {where} was denied: check the credentials and their permissions")
-    if re.search(r"Read-only file system|os error 30", text):
-        return LakeError(f"{where} can't be written: the file system is read-only")
-    if re.search(r"No space left|os error 28", text):
-        return LakeError(f"{where} can't be written: no space left on the device")
-    if re.search(r"assume|credential|token", text, re.IGNORECASE) and uri.startswith("s3://"):
-        return LakeError(f"no usable AWS credentials for {uri}: {_first_line(text)}")
+    for cause, message in _CAUSES.items():
+        if re.search(cause, text):
+            return LakeError(message.format(where=where, uri=uri, text=_first_line(text)))
     return StoreUnavailable(f"{where} did not answer: {_first_line(text)}")
+
+
+_CAUSES = {
+    "NoSuchBucket": "the bucket of {uri} does not exist: create it, or correct the URI",
+    "External AWS credential provider": "no usable AWS credentials for {uri}: {text}",
+    "Permission denied|AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch|Unauthenticated|os error 13": (
+        "access to {where} was denied: check the credentials and their permissions"
+    ),
+    "Read-only file system|os error 30": "{where} can't be written: the file system is read-only",
+    "No space left|os error 28": "{where} can't be written: no space left on the device",
+    "Not a directory|os error 20": "{where} can't be written: a part of its path is a file",
+}
 
 
 def _first_line(text: str) -> str:

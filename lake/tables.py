@@ -155,6 +155,8 @@ class Table:
                 commit_properties=CommitProperties(app_transactions=[Transaction(application_id, 1)]),
             )
         except DeltaError as error:
+            if self._has_committed(application_id):  # its twin, or a commit of ours whose answer was lost
+                return False
             raise StoreUnavailable(f"the {self.name} table could not be committed: {error}") from error
         except OSError as error:
             raise LakeError(f"the {self.name} table can't be written: {error}") from error
@@ -192,18 +194,30 @@ class Table:
             raise StoreUnavailable(f"the {self.name} table can't be read: {error}") from error
 
     def _open_or_create(self) -> Any:
-        from deltalake import DeltaTable
+        from deltalake import CommitProperties, DeltaTable
+        from deltalake.exceptions import DeltaError
 
         table = self._open()
         if table is not None:
             return table
-        return DeltaTable.create(
-            self._uri,
-            self.schema,
-            mode="ignore",
-            partition_by=self.partition_by,
-            storage_options=self.store.storage_options,
-        )
+        try:
+            return DeltaTable.create(
+                self._uri,
+                self.schema,
+                partition_by=self.partition_by,
+                storage_options=self.store.storage_options,
+                # A lost race must not be retried as a later commit: it would change the winner's protocol.
+                commit_properties=CommitProperties(max_commit_retries=0),
+            )
+        except DeltaError:
+            table = self._open()
+            if table is None:
+                raise
+            return table
+
+    def _has_committed(self, application_id: str) -> bool:
+        table = self._open()
+        return table is not None and table.transaction_version(application_id) is not None
 
     @property
     def _uri(self) -> str:
@@ -217,7 +231,7 @@ def _add_action(part: Part) -> Any:
     from deltalake.transaction import AddAction
 
     return AddAction(
-        path=quote(part.path, safe="/="),
+        path=part.path,  # delta-rs quotes it
         size=part.size_bytes,
         partition_values=part.partition,
         modification_time=int(time.time() * 1000),
@@ -263,7 +277,9 @@ def round_to_bfloat16(values: np.ndarray) -> np.ndarray:
 
     The low 16 bits become zero, which zstd stores for nearly nothing.
     """
-    bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
+    floats = np.ascontiguousarray(values, dtype=np.float32)
+    bits = floats.view(np.uint32)
     rounded = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
+    rounded = np.where(np.isnan(floats), np.uint32(0x7FC00000), rounded)  # the sum makes of some an infinity or a zero
     result: np.ndarray = (rounded & np.uint32(0xFFFF0000)).view(np.float32)
     return result

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -28,6 +29,7 @@ Action = Literal["register", "promote", "refuse", "publish", "roll back"]
 
 MANIFEST = "manifest.json"
 CLAIM = "claim.json"
+_ENTRY = re.compile(r"/log/\d{12}\.json$")
 FORMAT = 1  # of manifests and log entries; raised when an old reader would misread a new one
 
 
@@ -108,8 +110,8 @@ class Versions:
 
     def draft(self) -> Draft:
         """Claim the next version number. Two writers never get the same."""
-        taken = [int(path.split("/")[2]) for path in self._store.names(f"{self.kind}/versions")]
-        version = max(taken, default=0) + 1
+        folders = {path.split("/")[2] for path in self._store.names(f"{self.kind}/versions")}
+        version = max((int(name) for name in folders if re.fullmatch(r"\d{6,}", name)), default=0) + 1
         while True:
             claim = {"write_id": uuid.uuid4().hex, "at": datetime.now(UTC).isoformat()}
             if self._put_once(_path(self.kind, version, CLAIM), claim):
@@ -126,11 +128,11 @@ class Versions:
 
     def entries(self) -> list[Entry]:
         """The whole log, oldest first."""
-        return [self._entry(path) for path in self._store.names(f"{self.kind}/log")]
+        return [self._entry(path) for path in self._log()]
 
     def newest(self) -> Entry | None:
         """The newest entry, which names the current version; None in a lake that has none."""
-        paths = self._store.names(f"{self.kind}/log")
+        paths = self._log()
         return self._entry(paths[-1]) if paths else None
 
     def current(self) -> int | None:
@@ -146,10 +148,12 @@ class Versions:
         """
         expected = None if based_on is None else based_on.current
         while True:
-            newest = self.newest()
+            since = self._since(based_on)
+            newest = since[-1] if since else based_on
             found = None if newest is None else newest.current
-            if newest is not None and (newest.version, newest.action) == (version, action) and newest != based_on:
-                return newest  # a retry of what was written already
+            for entry in since:
+                if (entry.version, entry.action, entry.current) == (version, action, found):
+                    return entry  # a retry of what was written already
             if found != expected:
                 raise LostRace(
                     f"{self.kind}: version {found} became current while version {version} was made from "
@@ -193,7 +197,7 @@ class Versions:
         records = {record.name: record for record in self.manifest(version).files}
         if name not in records:
             raise CorruptFile(f"{self.kind} version {version} has no file {name!r}")
-        data = self._store.get(_path(self.kind, version, name))
+        data = self._stored(version, name)
         _verify(
             f"{self.kind} version {version}: {name}",
             records[name],
@@ -206,7 +210,7 @@ class Versions:
         """A local directory with the version's files, each verified.
 
         In a local lake that is the version's own directory; otherwise the files are copied below `cache`
-        once and verified again at each call.
+        once, verified again at each call, and copied again where the cache's copy is damaged.
         """
         manifest = self.manifest(version)
         if self._store.directory is not None:
@@ -214,19 +218,38 @@ class Versions:
         else:
             lake = hashlib.sha256(self._store.uri.encode()).hexdigest()[:16]
             directory = cache / lake / self.kind / f"{version:06d}"
-            directory.mkdir(parents=True, exist_ok=True)
         for record in manifest.files:
             self._fetch_file(version, record, directory / record.name)
         return directory
 
     def _fetch_file(self, version: int, record: FileRecord, path: Path) -> None:
-        if self._store.directory is None and not (path.exists() and path.stat().st_size == record.size_bytes):
+        if path.exists() and (path.stat().st_size, sha256_of_file(path)) == (record.size_bytes, record.sha256):
+            return
+        if self._store.directory is None:
+            path.parent.mkdir(parents=True, exist_ok=True)
             partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
-            partial.write_bytes(self._store.get(_path(self.kind, version, record.name)))
+            partial.write_bytes(self._stored(version, record.name))
             partial.replace(path)
         if not path.exists():
-            raise CorruptFile(f"{self.kind} version {version}: {record.name} is missing; roll back to another version")
+            raise CorruptFile(self._missing(version, record.name))
         _verify(f"{self.kind} version {version}: {record.name}", record, path.stat().st_size, sha256_of_file(path))
+
+    def _stored(self, version: int, name: str) -> bytes:
+        try:
+            return self._store.get(_path(self.kind, version, name))
+        except ObjectNotFound as error:
+            raise CorruptFile(self._missing(version, name)) from error
+
+    def _missing(self, version: int, name: str) -> str:
+        return f"{self.kind} version {version}: {name} is missing; roll back to another version"
+
+    def _log(self) -> list[str]:
+        """The paths of the log, oldest first. What a killed writer left half done beside them is none of it."""
+        return [path for path in self._store.names(f"{self.kind}/log") if _ENTRY.search(path)]
+
+    def _since(self, entry: Entry | None) -> list[Entry]:
+        last = 0 if entry is None else entry.sequence
+        return [self._entry(path) for path in self._log() if int(path[-17:-5]) > last]
 
     def _entry(self, path: str) -> Entry:
         body = json.loads(self._store.get(path))
@@ -246,7 +269,7 @@ class Versions:
     def _unknown(self, version: int) -> str:
         known = self.known()
         listed = ", ".join(map(str, known)) if known else "none yet"
-        return f"{self.kind} has no version {version}: expected one of {listed}"
+        return f"there is no version {version} among the {self.kind}: expected one of {listed}"
 
 
 def sha256_of_file(path: Path) -> str:

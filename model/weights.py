@@ -61,13 +61,9 @@ def imagenet_backbone(name: BackboneName) -> dict[str, Tensor]:
 
 
 def _no_download(name: BackboneName, weight: str, error: Exception) -> str:
-    file = f"{name}.safetensors"
     return (
-        f"could not download {weight}: {error}\n"
-        f"Where there is internet, write the file {file}:\n"
-        f'  python -c "import torchvision.models as m, safetensors.torch as s; '
-        f"s.save_file(m.get_model('{name}', weights='IMAGENET1K_V1').state_dict(), '{file}')\"\n"
-        f"then bring it here and pass --weights {file}; or start with --weights random."
+        f"could not download {weight} ({error}): fetch it where there is internet and pass --weights "
+        f"{name}.safetensors (docs/model.md tells how), or start with --weights random"
     )
 
 

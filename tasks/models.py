@@ -11,9 +11,10 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, cast
 
 from lake.catalogue import write_catalogue
-from lake.errors import LakeError, ObjectNotFound
+from lake.errors import LakeError, NoLake, ObjectNotFound
 from lake.lake import Lake, open_lake
 from lake.store import open_store
+from lake.versions import Entry
 
 if TYPE_CHECKING:
     from model.network import NetworkConfig, PolarityNetwork
@@ -137,19 +138,26 @@ def init_model(lake_uri: str, choice: ModelChoice) -> int:
 
     Raises LakeError where the lake has a model, ModelError where the weights can't be had.
     """
-    lake = open_lake(lake_uri, create=True)
-    newest = lake.models.newest()
+    newest = _newest_of(lake_uri)
     if newest is not None and newest.current is not None:
         raise LakeError(
             f"the lake has model {newest.current} already: `vitrine retrain LABELS` makes the next, or use another lake"
         )
-    network, preprocessing = new_network(choice)
+    network, preprocessing = new_network(choice)  # before anything is written: the weights may not be there
+    lake = open_lake(lake_uri, create=True)
     version = write_model(
         lake, network, preprocessing, trained=False, properties={"started_from": choice.weights or "imagenet"}
     )
     lake.models.append("promote", version, based_on=newest, reason="first model, without training")
     write_catalogue(lake)
     return version
+
+
+def _newest_of(lake_uri: str) -> Entry | None:
+    try:
+        return open_lake(lake_uri).models.newest()
+    except NoLake:
+        return None
 
 
 def new_network(choice: ModelChoice) -> tuple[PolarityNetwork, Preprocessing]:
