@@ -13,16 +13,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 if TYPE_CHECKING:
     from lake.lake import Lake
 
+# What every wrong use of the command line is; Typer does not export it.
+UsageError = cast(type[typer.BadParameter], typer.BadParameter.__base__)
+
 app = typer.Typer(
     help="Scores and indexes a shop's product pictures: how they feel, and which ones look alike.",
-    no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -302,15 +304,17 @@ def sql(
     """Ask the catalogue in SQL (DuckDB)."""
     import duckdb
 
-    from flows.printing import print_rows
+    from flows.printing import print_rows, to_rows
     from lake import catalogue
 
     with catalogue.connect(_open(lake)) as connection:
         try:
             found = connection.execute(query)
-            rows = found.to_arrow_table().to_pylist() if found.description else []
+            rows = to_rows(found.to_arrow_table()) if found and found.description else []
         except duckdb.Error as error:
             _fail(f"SQL: {error}")
+        except OverflowError:
+            _fail("SQL: a date or time lies outside the years 1 to 9999: cast it to VARCHAR")
     _print(as_json, rows, print_rows)
 
 
@@ -349,6 +353,8 @@ def rollback(kind: Kind, version: int, lake: LakeOption = None, as_json: JsonOpt
     _print(as_json, done, print_rolled_back)
 
 
+INTERRUPTED = 130  # what Typer makes of Ctrl-C
+
 _state: dict[str, bool] = {"verbose": False}
 
 
@@ -358,9 +364,14 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     try:
-        app()
-    except KeyboardInterrupt:
-        _fail("interrupted; what was committed stays, run it again for the rest", code=130)
+        code = app(sys.argv[1:] or ["--help"], prog_name="vitrine", standalone_mode=False)
+        if code == INTERRUPTED:
+            _fail("interrupted; what was committed stays, run it again for the rest", code)
+        sys.exit(code)
+    except UsageError as error:
+        where = error.ctx.command_path if error.ctx else "vitrine"
+        message = " ".join(error.format_message().split()).rstrip(".").replace("Value error, ", "")
+        _fail(f"{message}; see `{where} --help`", code=2)
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output has gone; nothing is left to say
         sys.exit(1)

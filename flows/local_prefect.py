@@ -44,4 +44,14 @@ def server() -> Iterator[None]:
             client.api_healthcheck()
     for name in ("prefect", "prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    yield
+    with without_heartbeats():
+        yield
+
+
+@contextmanager
+def without_heartbeats() -> Iterator[None]:
+    """No heartbeats of flow runs: nobody watches a run here and now, and each flow waits a second for its thread."""
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        yield

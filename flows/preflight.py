@@ -13,7 +13,7 @@ from flows.parameters import (
     ScoreParameters,
 )
 from lake.lake import open_lake
-from tasks.ingest import open_source
+from tasks.ingest import require_pictures
 from tasks.labels import parse_labels, read_labels_object
 from tasks.models import require_model
 
@@ -23,7 +23,7 @@ Parameters = IngestParameters | ScoreParameters | RebuildParameters | RetrainPar
 def check(parameters: Parameters) -> None:
     """Raise what the flow would raise first. Creates no more than an empty lake."""
     if isinstance(parameters, IngestParameters):
-        open_source(parameters.source_uri)
+        require_pictures(parameters.source_uri)
         if isinstance(parameters, NightlyParameters):
             require_model(open_lake(parameters.lake_uri))
         else:

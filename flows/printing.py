@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import math
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 MOST_ROWS = 100  # of a table on a terminal; --json prints them all
 MOST_CELL = 80  # characters
@@ -21,6 +25,17 @@ to_stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 def print_json(value: Any) -> None:
     """One JSON document on stdout."""
     print(json.dumps(_plain(value), indent=2, ensure_ascii=False, default=_as_text))  # noqa: T201 (the output of the command)
+
+
+def to_rows(found: pa.Table) -> list[dict[str, Any]]:
+    """A table as rows. Of columns with one name, which SQL allows, the later ones are numbered."""
+    names: list[str] = []
+    for name in found.column_names:
+        taken = {*names, *found.column_names}
+        numbered = (new for number in itertools.count(1) if (new := f"{name}_{number}") not in taken)
+        names.append(next(numbered) if name in names else name)
+    rows: list[dict[str, Any]] = found.rename_columns(names).to_pylist()
+    return rows
 
 
 def print_rows(

@@ -144,7 +144,8 @@ def _record(run: Run, status: str, error: str | None, *, best_effort: bool) -> N
         workspace.clear(run.lake.store, run.run_id)
         part = run.lake.runs.write_part(run.row(status, error), run.run_id)
         run.lake.runs.commit([part], application_id=f"run-{run.run_id}")
-        write_catalogue(run.lake)
+        if run.parent_run_id is None:  # readers see a whole night at once, not its parts
+            write_catalogue(run.lake)
     except LakeError as failure:
         if not best_effort:
             raise

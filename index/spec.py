@@ -63,7 +63,7 @@ class IndexSpec:
 
         Below `flat_below` comparing with everything is quick enough, and exact. Above it: PCA to 256
         dimensions, two of them a sub-quantizer, and the power of two nearest 4·√count lists that leaves
-        k-means 39 points a centroid.
+        k-means 39 points a centroid. Too few to train on are kept flat, whatever `flat_below` says.
         """
         if count < flat_below:
             return cls("flat", dimension, metric)
@@ -72,7 +72,8 @@ class IndexSpec:
         pca = reduced if reduced < dimension else None
         nlist = _lists_for(count)
         kind: Kind = "ivfpq" if nlist > 1 else "pq"
-        return cls(kind, dimension, metric, pca=pca, nlist=nlist, pq_subquantizers=max(1, reduced // 2))
+        chosen = cls(kind, dimension, metric, pca=pca, nlist=nlist, pq_subquantizers=max(1, reduced // 2))
+        return chosen if count >= chosen.minimum_training_rows else cls("flat", dimension, metric)
 
     @property
     def encoded_dimension(self) -> int:

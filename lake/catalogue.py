@@ -36,7 +36,8 @@ VERSION_COLUMNS = pa.schema(
     ]
 )
 
-VIEWS = """
+# The tables' current state: what readers and the flows' own tasks both ask.
+TABLE_VIEWS = """
 CREATE VIEW image_history AS
     SELECT image_key, etag, size_bytes, last_modified, sha256, width, height, format, product_id, status, reason,
            ingested_at
@@ -72,6 +73,10 @@ CREATE MACRO scores_of(model) AS TABLE
     JOIN images USING (sha256)
     WHERE history.model_version = model;
 
+"""
+
+# What only readers ask: the serving model's scores, the runs, the shortcuts.
+READER_VIEWS = """
 CREATE VIEW scores AS FROM scores_of({model_version});
 
 CREATE VIEW runs AS SELECT * FROM {runs} ORDER BY started_at;
@@ -125,18 +130,25 @@ CREATE VIEW pictures_ever AS
 """
 
 
-def connect(lake: Lake, *, memory_limit: str | None = None) -> duckdb.DuckDBPyConnection:
-    """An in-memory DuckDB with the lake's views as they are committed now.
-
-    `memory_limit` (DuckDB's spelling, "2GB") bounds joins and sorts, which spill to disk beyond it.
-    """
+def connect(lake: Lake) -> duckdb.DuckDBPyConnection:
+    """An in-memory DuckDB with the lake's views and macros as they are committed now: what readers ask."""
     connection = duckdb.connect()
-    if memory_limit:
-        connection.execute("SET memory_limit = ?", [memory_limit])
     prepare(connection, lake.store)
     _create_views(connection, lake)
-    stored = _relation(lake.images, located=True)
-    connection.execute(STORED_PICTURES.format(stored=stored))
+    return connection
+
+
+def workbench(lake: Lake, *, memory_limit: str = "2GB") -> duckdb.DuckDBPyConnection:
+    """An in-memory DuckDB with the tables' current state and where pixels lie: what tasks ask.
+
+    `memory_limit` (DuckDB's spelling) bounds joins and sorts, which spill to disk beyond it.
+    """
+    connection = duckdb.connect()
+    connection.execute("SET memory_limit = ?", [memory_limit])
+    prepare(connection, lake.store)
+    images = lake.images.files()
+    _create_table_views(connection, _relation(lake.images, images), _relation(lake.scores, lake.scores.files()))
+    connection.execute(STORED_PICTURES.format(stored=_relation(lake.images, images, located=True)))
     return connection
 
 
@@ -148,6 +160,9 @@ def prepare(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
         return
     extension = _quoted(str(_extension("httpfs")))
     connection.execute(f"LOAD {extension}")
+    # A table's files never change, so what is known of one need not be asked again.
+    connection.execute("SET enable_http_metadata_cache = true")
+    connection.execute("SET parquet_metadata_cache = true")
     names = {"access_key_id": "KEY_ID", "secret_access_key": "SECRET", "session_token": "SESSION_TOKEN"}
     options = {names[name]: _quoted(value) for name, value in store.s3.credentials().items()}
     options["REGION"] = _quoted(store.s3.region)
@@ -175,13 +190,16 @@ def _create_views(connection: duckdb.DuckDBPyConnection, lake: Lake) -> None:
     _create_versions(connection, lake.models, serving.model_version)
     _create_versions(connection, lake.indexes, serving.index_version)
     _create_serving(connection, serving)
-    statements = VIEWS.format(
-        images=_relation(lake.images),
-        scores=_relation(lake.scores),
-        runs=_relation(lake.runs),
-        model_version=-1 if serving.model_version is None else serving.model_version,
+    _create_table_views(
+        connection, _relation(lake.images, lake.images.files()), _relation(lake.scores, lake.scores.files())
     )
-    connection.execute(statements)
+    version = -1 if serving.model_version is None else serving.model_version
+    runs = _relation(lake.runs, lake.runs.files())
+    connection.execute(READER_VIEWS.format(runs=runs, model_version=version))
+
+
+def _create_table_views(connection: duckdb.DuckDBPyConnection, images: str, scores: str) -> None:
+    connection.execute(TABLE_VIEWS.format(images=images, scores=scores))
 
 
 def _create_versions(connection: duckdb.DuckDBPyConnection, versions: Versions, serving: int | None) -> None:
@@ -222,12 +240,11 @@ def describe_versions(versions: Versions, serving: int | None) -> list[dict[str,
     return rows
 
 
-def _relation(table: Table, *, located: bool = False) -> str:
+def _relation(table: Table, found: Sequence[TableFile], *, located: bool = False) -> str:
     """The table's committed files as something to select from; typed and empty where there are none.
 
     `located` adds each row's place: filename and file_row_number.
     """
-    found = table.files()
     if not found:
         columns = [f"NULL::{_sql_type(f.type)} AS {f.name}" for f in table.schema]
         columns += ["NULL::VARCHAR AS filename", "NULL::BIGINT AS file_row_number"] if located else []

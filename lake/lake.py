@@ -11,7 +11,8 @@ from lake.versions import Versions
 
 MARKER = "vitrine.json"  # says that this root is a lake, and in which layout
 LAYOUT = b'{"format": 1}\n'
-UNFIT = "*?[%#\\"  # DuckDB globs by the first three; delta-rs decodes, cuts or turns the others
+# DuckDB globs by the first three; delta-rs decodes %, turns a backslash, and cuts an S3 URI at #.
+UNFIT = {"directory": "*?[%\\", "S3": "*?[%\\#"}
 
 
 @dataclass(frozen=True)
@@ -50,19 +51,23 @@ class Lake:
 def open_lake(uri: str, *, create: bool = False) -> Lake:
     """The lake at the URI. Raises LakeError where there is none (unless `create`) or where it can't be used."""
     try:
-        store = open_store(uri, create=create)
+        store = open_store(uri, create=create, check=False)  # the marker is asked for next
     except ObjectNotFound as error:
         raise NoLake(_no_lake(uri)) from error
-    if not store.url().isprintable() or any(character in store.url() for character in UNFIT):
+    unfit = UNFIT["directory" if store.s3 is None else "S3"]
+    if not store.url().isprintable() or any(character in store.url() for character in unfit):
         raise LakeError(
-            f"the lake's path {store.url()!r} has one of {' '.join(UNFIT)} or a control character, which the engines "
+            f"the lake's path {store.url()!r} has one of {' '.join(unfit)} or a control character, which the engines "
             "that read its tables take for something else: rename it"
         )
-    if not store.exists(MARKER):
+    try:
+        layout = store.get(MARKER)
+    except ObjectNotFound as error:
         if not create:
-            raise NoLake(_no_lake(store.uri))
+            raise NoLake(_no_lake(store.uri)) from error
         store.put(MARKER, LAYOUT)  # proves, before any work, that the lake can be written
-    elif store.get(MARKER) != LAYOUT:
+        layout = LAYOUT
+    if layout != LAYOUT:
         raise LakeError(f"the lake at {store.uri} has another layout than this Vitrine writes: update Vitrine")
     return Lake(store)
 

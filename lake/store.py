@@ -201,7 +201,7 @@ class Store:
         return options
 
 
-def open_store(uri: str, *, create: bool = False) -> Store:
+def open_store(uri: str, *, create: bool = False, check: bool = True) -> Store:
     """The store at a URI: `s3://bucket/prefix`, `file:///…`, `memory://` or a directory's path.
 
     Raises LakeError where the place does not exist (with `create`, a local directory is made), can't be
@@ -216,7 +216,8 @@ def open_store(uri: str, *, create: bool = False) -> Store:
         raise LakeError(f"{scheme}:// is not supported: expected s3://bucket/prefix, file:///path or a directory")
     else:
         store = _open_directory(uri, create=create)
-    store.check()
+    if check:
+        store.check()
     return store
 
 

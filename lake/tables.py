@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from lake.errors import LakeError, StoreUnavailable
 from lake.store import Store
 
+COMMIT_RETRIES = 100  # appends never conflict; delta-rs's own 15 were not enough for eight writers on S3
 UTC_TIME = pa.timestamp("us", tz="UTC")
 
 IMAGES = pa.schema(
@@ -152,7 +153,10 @@ class Table:
                 "append",
                 table.schema(),
                 partition_by=[self.partition_by] if self.partition_by else None,
-                commit_properties=CommitProperties(app_transactions=[Transaction(application_id, 1)]),
+                commit_properties=CommitProperties(
+                    app_transactions=[Transaction(application_id, 1)],
+                    max_commit_retries=COMMIT_RETRIES,
+                ),
             )
         except DeltaError as error:
             if self._has_committed(application_id):  # its twin, or a commit of ours whose answer was lost
@@ -184,13 +188,13 @@ class Table:
 
     def _open(self) -> Any:
         from deltalake import DeltaTable
-        from deltalake.exceptions import TableNotFoundError
+        from deltalake.exceptions import DeltaError, TableNotFoundError
 
         try:
             return DeltaTable(self._uri, storage_options=self.store.storage_options)
         except TableNotFoundError:
             return None
-        except OSError as error:
+        except (DeltaError, OSError) as error:
             raise StoreUnavailable(f"the {self.name} table can't be read: {error}") from error
 
     def _open_or_create(self) -> Any:

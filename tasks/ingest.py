@@ -38,7 +38,6 @@ from tasks.workspace import Shard, in_tables, read_shard, write_shard
 
 logger = logging.getLogger(__name__)
 
-MEMORY_LIMIT = "2GB"  # of the comparison; beyond it DuckDB spills to disk
 UNREADABLE_SUFFIXES = frozenset({".heic", ".heif", ".svg", ".jxl", ".jp2", ".psd", ".eps", ".ico"})
 TOMBSTONES_A_PART = 100_000
 
@@ -171,7 +170,7 @@ def commit_images(lake_uri: str, run_id: str, plan: IngestPlan, shards: list[Ing
 def check_images(lake_uri: str, plan: IngestPlan, shards: list[IngestedShard]) -> int:
     """Count the table again after the commit; the number of live pictures. Raises CountsDisagree."""
     lake = open_lake(lake_uri)
-    with catalogue.connect(lake, memory_limit=MEMORY_LIMIT) as sql:
+    with catalogue.workbench(lake) as sql:
         counted = sql.execute(
             "SELECT count(*) FILTER (status <> 'deleted'), count(*) FILTER (status = 'ok') FROM newest_images"
         ).fetchone()
@@ -293,7 +292,7 @@ class _Comparison:
 def _compared(lake: Lake, source: str, config: IngestConfig) -> Iterator[_Comparison]:
     with (
         tempfile.TemporaryDirectory(prefix="vitrine-") as folder,
-        catalogue.connect(lake, memory_limit=MEMORY_LIMIT) as sql,
+        catalogue.workbench(lake) as sql,
     ):
         comparison = _Comparison(lake, source, config, sql)
         comparison.load(Path(folder))
@@ -308,12 +307,24 @@ def open_source(source: str) -> Store:
         raise SourceError(f"the source {source} does not exist: expected a directory or s3://bucket/prefix") from error
 
 
+def require_pictures(source: str) -> None:
+    """Raise SourceError where the source is not there or holds no picture; stops listing at the first one."""
+    skipped = 0
+    for page in open_source(source).pages():
+        if any(map(is_picture, page)):
+            return
+        skipped += len(page)
+    raise _no_pictures(source, skipped)
+
+
+def _no_pictures(source: str, skipped: int) -> SourceError:
+    passed = f"; {skipped} objects there have other names" if skipped else ""
+    return SourceError(f"the source {source} has no pictures{passed}: expected files such as .jpg, .png or .webp")
+
+
 def _check_source(plan: IngestPlan, config: IngestConfig) -> None:
     if plan.listed == 0:
-        passed = f"; {plan.skipped} objects there have other names" if plan.skipped else ""
-        raise SourceError(
-            f"the source {plan.source} has no pictures{passed}: expected files such as .jpg, .png or .webp"
-        )
+        raise _no_pictures(plan.source, plan.skipped)
     if plan.deleted > config.max_deleted_share * plan.known:
         raise SourceError(
             f"the source {plan.source} lacks {plan.deleted} of the {plan.known} pictures that the lake knows: "

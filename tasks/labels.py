@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import io
 from dataclasses import dataclass
@@ -9,18 +10,23 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
 from lake import catalogue
 from lake.errors import LakeError
-from lake.lake import open_lake
+from lake.lake import Lake, open_lake
 from tasks.errors import LabelsError
 from tasks.models import read_object
 from tasks.units import unit
 from tasks.workspace import Shard, write_shard
 
+COLUMNS = ("image_key", "label", "product_id", "weight")  # the first two must be there
+LABEL = r"^[01](\.0*)?$"
+WEIGHT = r"^\+?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 NAMED_ROWS = 3  # in an error
+MOST_SHOWN = 200  # characters of a header in an error
 
 
 @dataclass(frozen=True)
@@ -40,31 +46,18 @@ def snapshot_labels(lake_uri: str, labels: str, run_id: str) -> LabelSnapshot:
     data = read_labels_object(labels)
     table = parse_labels(data, labels)
     lake = open_lake(lake_uri)
-    known = pa.table({"image_key": table["image_key"], "row": pa.array(np.arange(table.num_rows))})
-    with catalogue.connect(lake) as sql:
-        sql.register("wanted", known)
-        found = sql.execute(
-            """
-            SELECT row, wanted.image_key, pictures_ever.sha256, pictures_ever.product_id,
-                   rejected.image_key IS NOT NULL AS is_rejected
-            FROM wanted LEFT JOIN pictures_ever USING (image_key) LEFT JOIN rejected USING (image_key) ORDER BY row
-            """
-        ).to_arrow_table()
-    decoded = found["sha256"].is_valid()
-    unknown = [
-        row
-        for row, (here, rejected) in enumerate(zip(decoded.to_pylist(), found["is_rejected"].to_pylist(), strict=True))
-        if not here and not rejected
-    ]
-    if unknown:
+    found = _look_up(lake, table["image_key"])
+    unknown = pc.invert(found["is_known"])
+    if _any(unknown):
+        wrong = table["image_key"].filter(unknown)
         raise LabelsError(
-            f"{labels}: {len(unknown)} of {table.num_rows} labels are for pictures that the lake does not know: "
-            f"{_named(table, unknown)}; ingest them first, or correct image_key (the path below the source)"
+            f"{labels}: {len(wrong)} of {table.num_rows} labels are for pictures that the lake does not know: "
+            f"{_named(wrong)}; ingest them first, or correct image_key (the path below the source)"
         )
-    chosen = _chosen(table, found)
-    kept = chosen.filter(chosen["label"].is_valid()).filter(decoded.filter(chosen["label"].is_valid()))
+    has_label = table["label"].is_valid()
+    kept = _chosen(table, found).filter(pc.and_(has_label, found["sha256"].is_valid()))
     shard = write_shard(lake.store, run_id, "labels", 0, kept)
-    labelled = int(pa.compute.sum(table["label"].is_valid()).as_py() or 0)
+    labelled = table.num_rows - table["label"].null_count
     return LabelSnapshot(
         shard=shard,
         sha256=hashlib.sha256(data).hexdigest(),
@@ -89,89 +82,154 @@ def parse_labels(data: bytes, name: str) -> pa.Table:
         LabelsError: no CSV or Parquet, a column missing, a key twice, a value outside 0, 1 and empty.
     """
     table = _read(data, name)
-    missing = {"image_key", "label"} - set(table.column_names)
-    if missing:
-        raise LabelsError(
-            f"{name}: expected the columns image_key and label, found {', '.join(table.column_names) or 'none'}"
-        )
     if table.num_rows == 0:
         raise LabelsError(f"{name} has no rows")
-    keys = _text(table["image_key"])
+    keys = _text(table, "image_key", name)
     _check_keys(keys, name)
-    columns = {"image_key": keys, "label": _labels(_text(table["label"]), keys, name)}
-    rows = table.num_rows
-    has_product = "product_id" in table.column_names
-    columns["product_id"] = _text(table["product_id"]) if has_product else pa.nulls(rows, pa.string())
-    has_weight = "weight" in table.column_names
-    columns["weight"] = (
-        _weights(_text(table["weight"]), keys, name) if has_weight else pa.array(np.ones(rows, np.float32))
+    return pa.table(
+        {
+            "image_key": keys,
+            "label": _labels(_text(table, "label", name), keys, name),
+            "product_id": _text(table, "product_id", name),
+            "weight": _weights(_text(table, "weight", name), keys, name),
+        }
     )
-    return pa.table(columns)
 
 
 def _read(data: bytes, name: str) -> pa.Table:
+    """The columns that labels have, whatever other columns lie beside them."""
+    if not data.strip():
+        raise LabelsError(f"{name} is empty: expected the columns image_key and label")
+    kind, columns, read = ("Parquet", _parquet_columns, _read_parquet)
+    if data[:4] != b"PAR1":
+        kind, columns, read = ("CSV", _csv_columns, _read_csv)
     try:
-        if data[:4] == b"PAR1":
-            return pq.read_table(io.BytesIO(data))
-        data.decode("utf-8")
-        header = data.split(b"\n", 1)[0].decode("utf-8-sig").strip().split(",")
-        # Every column as text: a key such as 0012 must stay 0012.
-        options = pa.csv.ConvertOptions(
-            column_types={column.strip().strip('"'): pa.string() for column in header},
-            strings_can_be_null=True,
-            null_values=[""],
-        )
-        return pa.csv.read_csv(io.BytesIO(data), convert_options=options)
-    except (pa.ArrowInvalid, pa.ArrowException, UnicodeDecodeError) as error:
+        found = columns(data)
+        _check_columns(found, name)
+        return read(data, [column for column in COLUMNS if column in found])
+    except (pa.ArrowException, OSError, csv.Error, UnicodeDecodeError) as error:
         first = str(error).splitlines()[0]
-        raise LabelsError(f"{name} is neither CSV nor Parquet: {first}") from error
+        raise LabelsError(f"{name} can't be read as {kind} (labels are CSV or Parquet): {first}") from error
 
 
-def _text(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    return column.cast(pa.string())
-
-
-def _check_keys(keys: pa.ChunkedArray, name: str) -> None:
-    empty = [row for row, key in enumerate(keys.to_pylist()) if not key]
-    if empty:
-        raise LabelsError(f"{name}: {len(empty)} rows have no image_key, the first is row {empty[0] + 2}")
-    counted = keys.value_counts().to_pylist()
-    twice = [found["values"] for found in counted if found["counts"] > 1]
+def _check_columns(found: list[str], name: str) -> None:
+    if not {"image_key", "label"} <= set(found):
+        shown = ", ".join(found).strip(", ") or "none"
+        raise LabelsError(f"{name}: expected the columns image_key and label, found {shown[:MOST_SHOWN]}")
+    twice = [column for column in COLUMNS if found.count(column) > 1]
     if twice:
-        named = ", ".join(map(repr, twice[:NAMED_ROWS]))
-        raise LabelsError(f"{name}: {len(twice)} keys have more than one label: {named}; keep one row each")
+        raise LabelsError(f"{name}: the column {twice[0]} stands there {found.count(twice[0])} times; keep one")
 
 
-def _labels(column: pa.ChunkedArray, keys: pa.ChunkedArray, name: str) -> pa.Array:
-    allowed = {None: None, "": None, "0": 0, "1": 1, "0.0": 0, "1.0": 1}
-    values = [None if value is None else value.strip() for value in column.to_pylist()]
-    wrong = [row for row, value in enumerate(values) if value not in allowed]
-    if wrong:
-        found = ", ".join(f"{keys[row].as_py()!r} has {values[row]!r}" for row in wrong[:NAMED_ROWS])
-        raise LabelsError(f"{name}: {len(wrong)} labels are not 0, 1 or empty: {found}")
-    return pa.array([allowed[value] for value in values], pa.int64())
+def _parquet_columns(data: bytes) -> list[str]:
+    names: list[str] = pq.read_schema(io.BytesIO(data)).names
+    return names
 
 
-def _weights(column: pa.ChunkedArray, keys: pa.ChunkedArray, name: str) -> pa.Array:
+def _read_parquet(data: bytes, columns: list[str]) -> pa.Table:
+    return pq.read_table(io.BytesIO(data), columns=columns)
+
+
+def _csv_columns(data: bytes) -> list[str]:
+    lines = csv.reader(io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", newline=""))
+    return next((line for line in lines if line), [])
+
+
+def _read_csv(data: bytes, columns: list[str]) -> pa.Table:
+    if b"\n" not in data.strip() and b"\r" not in data.strip():  # the header alone, which pyarrow calls empty
+        return pa.table({column: pa.nulls(0, pa.string()) for column in columns})
+    # Every column as text: a key such as 0012 must stay 0012.
+    options = pa.csv.ConvertOptions(
+        column_types=dict.fromkeys(columns, pa.string()),
+        include_columns=columns,  # another column's type, guessed from its first rows, may not fit the later ones
+        strings_can_be_null=True,
+        null_values=[""],
+    )
+    parsing = pa.csv.ParseOptions(newlines_in_values=True)
+    return pa.csv.read_csv(io.BytesIO(data), parse_options=parsing, convert_options=options)
+
+
+def _text(table: pa.Table, column: str, name: str) -> pa.Array:
+    """A column as trimmed text, null where it is empty or not there."""
+    if column not in table.column_names:
+        return pa.nulls(table.num_rows, pa.string())
+    values = table[column].combine_chunks()
+    kind = values.type
     try:
-        weights = np.array([1.0 if value is None else float(value) for value in column.to_pylist()], np.float32)
-    except ValueError as error:
-        raise LabelsError(f"{name}: a weight is no number: {error}") from error
-    wrong = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
-    if len(wrong):
-        key = keys[int(wrong[0])].as_py()
-        raise LabelsError(f"{name}: {len(wrong)} weights are not 0 or more, the first for {key!r}")
-    return pa.array(weights)
+        if pa.types.is_dictionary(kind):
+            values = values.dictionary_decode()
+        if pa.types.is_boolean(values.type):
+            values = values.cast(pa.int8())
+        text = values.cast(pa.string())
+    except pa.ArrowException as error:
+        raise LabelsError(f"{name}: the column {column} holds {kind}, expected text or numbers") from error
+    if column != "image_key":
+        text = pc.utf8_trim_whitespace(text)
+    return pc.if_else(pc.equal(text, ""), pa.scalar(None, pa.string()), text)
+
+
+def _check_keys(keys: pa.Array, name: str) -> None:
+    if keys.null_count:
+        first = pc.index(keys.is_null(), True).as_py()
+        raise LabelsError(f"{name}: {keys.null_count} rows have no image_key, the first is row {first + 1}")
+    counted = keys.value_counts()
+    twice = counted.field("values").filter(pc.greater(counted.field("counts"), 1))
+    if len(twice):
+        raise LabelsError(f"{name}: {len(twice)} keys have more than one label: {_named(twice)}; keep one row each")
+
+
+def _labels(values: pa.Array, keys: pa.Array, name: str) -> pa.Array:
+    wrong = pc.invert(pc.fill_null(pc.match_substring_regex(values, LABEL), True))
+    if _any(wrong):
+        raise LabelsError(f"{name}: {_sum(wrong)} labels are not 0, 1 or empty: {_with_values(keys, values, wrong)}")
+    return values.cast(pa.float64()).cast(pa.int64())
+
+
+def _weights(values: pa.Array, keys: pa.Array, name: str) -> pa.Array:
+    wrong = pc.invert(pc.fill_null(pc.match_substring_regex(values, WEIGHT), True))
+    if not _any(wrong):
+        weights = pc.fill_null(values.cast(pa.float64()).cast(pa.float32()), 1.0)
+        wrong = pc.invert(pc.is_finite(weights))  # too large for float32
+    if _any(wrong):
+        found = _with_values(keys, values, wrong)
+        raise LabelsError(f"{name}: {_sum(wrong)} weights are no numbers of 0 or more: {found}")
+    if weights.null_count == 0 and not pc.max(weights).as_py():
+        raise LabelsError(f"{name}: every weight is 0, so nothing would be learned")
+    return weights
+
+
+def _look_up(lake: Lake, keys: pa.ChunkedArray) -> pa.Table:
+    """One row a key, in their order: its sha256 and product_id where it was ever decoded, and whether it is known."""
+    wanted = pa.table({"image_key": keys, "row": pa.array(np.arange(len(keys)))})
+    with catalogue.workbench(lake) as sql:
+        sql.register("wanted", wanted)
+        return sql.execute(
+            """
+            SELECT row, decoded.sha256, decoded.product_id, known.image_key IS NOT NULL AS is_known
+            FROM wanted LEFT JOIN (SELECT image_key, sha256, product_id FROM pictures_ever) AS decoded USING (image_key)
+            LEFT JOIN (SELECT DISTINCT image_key FROM image_history) AS known USING (image_key) ORDER BY row
+            """
+        ).to_arrow_table()
 
 
 def _chosen(table: pa.Table, found: pa.Table) -> pa.Table:
     """The columns that training reads; a picture's group is its product, else its content."""
-    group = pa.compute.coalesce(table["product_id"], found["product_id"], found["sha256"])
-    return pa.table(
-        {"image_key": table["image_key"], "label": table["label"], "weight": table["weight"], "group": group}
-    )
+    group = pc.coalesce(table["product_id"], found["product_id"], found["sha256"])
+    return table.select(["image_key", "label", "weight"]).append_column("group", group)
 
 
-def _named(table: pa.Table, rows: list[int]) -> str:
-    keys: list[Any] = [table["image_key"][row].as_py() for row in rows[:NAMED_ROWS]]
-    return ", ".join(map(repr, keys)) + (", …" if len(rows) > NAMED_ROWS else "")
+def _any(flags: Any) -> bool:
+    return bool(pc.any(flags).as_py())
+
+
+def _sum(flags: Any) -> int:
+    return int(pc.sum(flags).as_py() or 0)
+
+
+def _named(keys: Any) -> str:
+    return ", ".join(map(repr, keys[:NAMED_ROWS].to_pylist())) + (", …" if len(keys) > NAMED_ROWS else "")
+
+
+def _with_values(keys: pa.Array, values: pa.Array, wrong: Any) -> str:
+    pairs = zip(keys.filter(wrong)[:NAMED_ROWS].to_pylist(), values.filter(wrong)[:NAMED_ROWS].to_pylist(), strict=True)
+    return ", ".join(f"{key!r} has {value!r}" for key, value in pairs) + (", …" if _sum(wrong) > NAMED_ROWS else "")

@@ -43,8 +43,9 @@ def embed(data: bytes, lake_uri: str, model_version: int, device: str) -> np.nda
     Raises:
         Undecodable: the bytes are no picture.
     """
+    stored = read_picture(data)  # first: a file that is no picture should not cost loading the network
     model = predictor(lake_uri, model_version, device)
-    pixels = prepare(read_picture(data).pixels, model)
+    pixels = prepare(stored.pixels, model)
     embedding: np.ndarray = model.predict(pixels[np.newaxis]).embedding[0]
     return embedding
 

@@ -119,7 +119,7 @@ def plan_index(lake_uri: str, model_version: int, config: RebuildConfig) -> Inde
 def preview_index(lake: Lake, model_version: int, config: RebuildConfig) -> IndexPlan:
     """The plan; it writes nothing."""
     newest = lake.indexes.newest()
-    with catalogue.connect(lake, memory_limit=MEMORY_LIMIT) as sql:
+    with catalogue.workbench(lake, memory_limit=MEMORY_LIMIT) as sql:
         rows, content = _one(sql, FINGERPRINT.format(model=int(model_version)))
         (live,) = _one(sql, "SELECT count(*) FROM images")
         if rows != live:
@@ -158,7 +158,7 @@ def train_index(lake_uri: str, version: int, plan: IndexPlan, config: RebuildCon
     if plan.spec.kind == "flat":
         return ()
     lake = open_lake(lake_uri)
-    with catalogue.connect(lake, memory_limit=MEMORY_LIMIT) as sql:
+    with catalogue.workbench(lake, memory_limit=MEMORY_LIMIT) as sql:
         keys = sql.execute("SELECT image_key FROM images").to_arrow_table()
         sample = keys.take(sample_rows(keys["image_key"], plan.spec.training_rows))
         sql.register("sample", sample)
@@ -180,7 +180,7 @@ def encode_shard(
     """Encode one range of keys and write its files into the drafted version."""
     lake = open_lake(lake_uri)
     quantizers = lake.store.get(lake.indexes.path(version, trained[0].name)) if trained else None
-    with catalogue.connect(lake, memory_limit=MEMORY_LIMIT) as sql:
+    with catalogue.workbench(lake, memory_limit=MEMORY_LIMIT) as sql:
         query = (
             f"SELECT {KEY_COLUMNS}, embedding FROM scores_of({int(plan.model_version)}) "
             "WHERE image_key BETWEEN ? AND ? ORDER BY image_key"

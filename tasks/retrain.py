@@ -124,7 +124,7 @@ def _read_labelled(lake: Lake, labels: LabelSnapshot) -> _Labelled:
     wanted = read_shard(lake.store, labels.shard)
     if wanted.num_rows == 0:
         raise LabelsUnusable("no picture has a label of 0 or 1: fill in the label column")
-    with catalogue.connect(lake) as sql:
+    with catalogue.workbench(lake) as sql:
         sql.register("wanted", wanted)
         rows = sql.execute(
             'SELECT pixels, label, weight, "group" FROM wanted JOIN pictures_ever USING (image_key) ORDER BY image_key'

@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-MEMORY_LIMIT = "2GB"
 
 # One row for each content that the model has not scored, where its pixels lie.
 UNSCORED = """
@@ -86,7 +85,7 @@ class ScoredShard:
 def plan_scoring(lake_uri: str, model_version: int, run_id: str, config: ScoreConfig) -> ScorePlan:
     """Find the contents without a score under the model and write them in shards."""
     lake = open_lake(lake_uri)
-    with catalogue.connect(lake, memory_limit=MEMORY_LIMIT) as sql:
+    with catalogue.workbench(lake) as sql:
         plan = _count(sql, model_version)
         # In the order of the files, so that a shard reads each of its files once.
         unscored = sql.execute(f"{UNSCORED} ORDER BY url, row", {"model": model_version})
@@ -97,7 +96,7 @@ def plan_scoring(lake_uri: str, model_version: int, run_id: str, config: ScoreCo
 
 def preview_scoring(lake: Lake, model_version: int) -> ScorePlan:
     """What `plan_scoring` would say, without writing anything."""
-    with catalogue.connect(lake, memory_limit=MEMORY_LIMIT) as sql:
+    with catalogue.workbench(lake) as sql:
         return _count(sql, model_version)
 
 

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+# Before torch and faiss are imported: threads that spin while they wait starve the others on two cores.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -69,3 +79,55 @@ def _shared(name: str) -> Path:
     if not path.is_dir():
         pytest.skip(f"no {name} pictures beside the project ({path})")
     return path
+
+
+@dataclass(frozen=True)
+class PrefectServer:
+    """A real Prefect server of this test session."""
+
+    api_url: str
+    environment: dict[str, str]  # for subprocesses that are to use it
+
+
+@pytest.fixture(scope="session")
+def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
+    """A Prefect server with a database of its own; flows in this process use it too."""
+    home = tmp_path_factory.mktemp("prefect")
+    port = _free_port()
+    api_url = f"http://127.0.0.1:{port}/api"
+    quiet = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1", "PREFECT_LOGGING_LEVEL": "WARNING"}
+    environment = {**os.environ, **quiet, "PREFECT_HOME": str(home), "PREFECT_API_URL": api_url}
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    with (
+        (home / "server.log").open("w") as log,
+        subprocess.Popen(command, env=environment, stdout=log, stderr=log) as server,
+    ):
+        try:
+            _wait_for(f"{api_url}/health", server, home / "server.log")
+            from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_LEVEL, temporary_settings
+
+            from flows.local_prefect import without_heartbeats
+
+            with temporary_settings({PREFECT_API_URL: api_url, PREFECT_LOGGING_LEVEL: "CRITICAL"}), without_heartbeats():
+                yield PrefectServer(api_url, environment)
+        finally:
+            server.terminate()
+            server.wait(30)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _wait_for(url: str, server: subprocess.Popen[bytes], log: Path, seconds: float = 180) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            with urllib.request.urlopen(url, timeout=5):  # noqa: S310 (our own server)
+                return
+        except OSError:
+            time.sleep(0.3)
+    raise RuntimeError(f"the Prefect server did not start:\n{log.read_text()[-2000:]}")

@@ -34,7 +34,7 @@ def test_few_rows_get_few_lists_so_that_each_centroid_has_39_points() -> None:
 
 
 def test_one_row_still_has_a_spec() -> None:
-    assert IndexSpec.for_catalogue(1, 8, flat_below=0).kind == "pq"
+    assert IndexSpec.for_catalogue(1, 8, flat_below=0).kind == "flat"
 
 
 @given(st.integers(0, 10**8), st.integers(1, 4096), st.sampled_from(["cosine", "euclidean"]))

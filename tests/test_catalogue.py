@@ -1,0 +1,470 @@
+"""SQL's views and macros against a slow Python oracle, in memory and as catalogue.duckdb."""
+
+import json
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lake.catalogue import VERSION_COLUMNS, connect, describe_versions, prepare, write_catalogue
+from lake.errors import LakeError
+from lake.lake import Lake, ServingPair, open_lake
+from lake.tables import IMAGES, RUNS, SCORES
+
+START = datetime(2026, 3, 1, 2, tzinfo=UTC)
+VIEWS = ("images", "pixels", "rejected", "scores", "score_history", "models", "indexes", "runs", "serving")
+
+Row = dict[str, Any]
+
+
+def later(seconds: int) -> datetime:
+    return START + timedelta(seconds=seconds)
+
+
+# Filling a lake
+
+
+def image(at: int, key: str, content: str, status: str = "ok", product: str | None = None) -> Row:
+    row: Row = {"image_key": key, "status": status, "ingested_at": later(at)}
+    if status == "rejected":
+        row |= {"reason": f"not a picture ({at})", "size_bytes": at, "etag": f"e{at}"}
+    if status == "ok":
+        row |= {"sha256": content, "pixels": content.encode(), "product_id": product, "etag": f"e{at}"}
+    return row
+
+
+def score(at: int, key: str, content: str, model: int, sixtyfourths: int) -> Row:
+    polarity = sixtyfourths / 64
+    return {
+        "image_key": key,
+        "sha256": content,
+        "model_version": model,
+        "polarity": polarity,
+        "label": "positive" if polarity >= 0.5 else "negative",
+        "positive_intensity": polarity * 2,
+        "negative_intensity": 1 - polarity,
+        "embedding": np.random.default_rng(at).normal(size=8).astype(np.float32).tolist(),
+        "scored_at": later(at),
+    }
+
+
+_runs = count()
+
+
+def add_images(lake: Lake, rows: Iterable[Row]) -> None:
+    """Two parts, so that a key's rows lie in different files."""
+    rows, run = list(rows), f"images-{next(_runs)}"
+    parts = [
+        lake.images.write_part(pa.Table.from_pylist(half, schema=IMAGES), f"{run}-{number}")
+        for number, half in enumerate((rows[::2], rows[1::2]))
+        if half
+    ]
+    lake.images.commit(parts, application_id=run)
+
+
+def add_scores(lake: Lake, rows: Iterable[Row]) -> None:
+    rows, run = list(rows), f"scores-{next(_runs)}"
+    parts = []
+    for model in sorted({row["model_version"] for row in rows}):
+        table = pa.Table.from_pylist([row for row in rows if row["model_version"] == model], schema=SCORES)
+        parts.append(lake.scores.write_part(table, f"{run}-{model}", partition={"model_version": str(model)}))
+    lake.scores.commit(parts, application_id=run)
+
+
+def add_models(lake: Lake, number: int) -> None:
+    for _ in range(number):
+        draft = lake.models.draft()
+        draft.add("weights", b"w")
+        draft.seal({"trained": True, "classes": ["negative", "positive"]})
+        lake.models.append("promote", draft.version, based_on=lake.models.newest(), reason="better")
+
+
+def add_index(lake: Lake, model: int) -> int:
+    draft = lake.indexes.draft()
+    draft.add("index", b"i")
+    draft.seal({"model_version": model})
+    lake.indexes.append("publish", draft.version, based_on=lake.indexes.newest())
+    return draft.version
+
+
+@pytest.fixture
+def lake(root: str) -> Lake:
+    return open_lake(root, create=True)
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Lake:
+    return open_lake(str(tmp_path / "an analyst's lake"), create=True)
+
+
+def asked(sql: duckdb.DuckDBPyConnection, query: str) -> list[Row]:
+    found: list[Row] = sql.execute(query).to_arrow_table().to_pylist()
+    return found
+
+
+# The oracle: the same questions, slowly
+
+
+@dataclass(frozen=True)
+class History:
+    images: list[Row]
+    scores: list[Row]
+
+    def newest(self) -> dict[str, Row]:
+        found: dict[str, Row] = {}
+        for row in self.images:
+            if row["image_key"] not in found or row["ingested_at"] > found[row["image_key"]]["ingested_at"]:
+                found[row["image_key"]] = row
+        return found
+
+    def with_status(self, status: str) -> dict[str, Row]:
+        return {key: row for key, row in sorted(self.newest().items()) if row["status"] == status}
+
+    def scores_of(self, model: int) -> dict[str, Row]:
+        """Of each live key the first score of its content under the model."""
+        found = {}
+        for key, picture in self.with_status("ok").items():
+            made = [s for s in self.scores if (s["sha256"], s["model_version"]) == (picture["sha256"], model)]
+            if made:
+                first = min(made, key=lambda row: row["scored_at"])
+                found[key] = first | {"image_key": key, "product_id": picture["product_id"]}
+        return found
+
+
+KEYS, CONTENTS = ["a", "b//c", "d e'", "ü"], ["s0", "s1", "s2"]
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> History:
+    seen = draw(
+        st.lists(
+            st.tuples(
+                st.sampled_from(KEYS),
+                st.sampled_from(CONTENTS),
+                st.sampled_from(["ok", "ok", "rejected", "deleted"]),
+                st.sampled_from([None, "shoe", "hat"]),
+            ),
+            max_size=14,
+        )
+    )
+    judged = draw(
+        st.lists(
+            st.tuples(st.sampled_from(KEYS), st.sampled_from(CONTENTS), st.integers(1, 2), st.integers(0, 64)),
+            max_size=14,
+        )
+    )
+    images = [image(at, key, content, status, product) for at, (key, content, status, product) in enumerate(seen)]
+    scores = [score(at, *rest) for at, rest in enumerate(judged)]
+    return History(draw(st.permutations(images)), draw(st.permutations(scores)))
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(histories(), st.integers(1, 2))
+def test_every_view_and_macro_says_what_a_slow_reading_says(history: History, serving: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        lake = open_lake(folder, create=True)
+        add_images(lake, history.images)
+        add_scores(lake, history.scores)
+        add_models(lake, 2)
+        add_index(lake, serving)
+        with connect(lake) as sql:
+            check_views(sql, history, serving)
+            check_macros(sql, history, serving)
+            check_polarity_changes(sql, history)
+            check_stored_pictures(sql, history)
+
+
+def check_views(sql: duckdb.DuckDBPyConnection, history: History, serving: int) -> None:
+    live = history.with_status("ok")
+    assert asked(sql, "SELECT image_key, sha256, product_id, ingested_at FROM images ORDER BY image_key") == [
+        {name: row[name] for name in ("image_key", "sha256", "product_id", "ingested_at")} for row in live.values()
+    ]
+    assert asked(sql, "FROM pixels ORDER BY image_key") == [
+        {name: row[name] for name in ("image_key", "sha256", "pixels")} for row in live.values()
+    ]
+    assert asked(sql, "SELECT image_key, reason, etag FROM rejected ORDER BY image_key") == [
+        {name: row[name] for name in ("image_key", "reason", "etag")}
+        for row in history.with_status("rejected").values()
+    ]
+    assert asked(sql, "FROM score_history ORDER BY scored_at") == sorted(
+        history.scores, key=lambda row: row["scored_at"]
+    )
+    for model in (1, 2):
+        expected = list(history.scores_of(model).values())
+        assert asked(sql, f"SELECT * FROM scores_of({model}) ORDER BY image_key") == [
+            {name: row[name] for name in found}
+            for found, row in zip(
+                asked(sql, f"SELECT * FROM scores_of({model}) ORDER BY image_key"), expected, strict=True
+            )
+        ]
+    assert asked(sql, "FROM scores ORDER BY image_key") == asked(sql, f"FROM scores_of({serving}) ORDER BY image_key")
+
+
+def check_macros(sql: duckdb.DuckDBPyConnection, history: History, serving: int) -> None:
+    scores = history.scores_of(serving)
+    by_polarity = sorted(scores, key=lambda key: (-scores[key]["polarity"], key))
+    assert [row["image_key"] for row in asked(sql, "FROM most_positive(2)")] == by_polarity[:2]
+    assert [row["image_key"] for row in asked(sql, "FROM most_positive()")] == by_polarity[:10]
+    by_negativity = sorted(scores, key=lambda key: (scores[key]["polarity"], key))
+    assert [row["image_key"] for row in asked(sql, "FROM most_negative(n := 3)")] == by_negativity[:3]
+
+    products: dict[str | None, list[float]] = {}
+    for row in scores.values():
+        products.setdefault(row["product_id"], []).append(row["polarity"])
+    found = asked(sql, "FROM product_polarity()")
+    assert [row["polarity"] for row in found] == sorted(row["polarity"] for row in found)
+    assert {row["product_id"]: (row["pictures"], row["lowest"], row["highest"]) for row in found} == {
+        product: (len(values), min(values), max(values)) for product, values in products.items()
+    }
+    for row in found:
+        assert row["polarity"] == pytest.approx(np.mean(products[row["product_id"]]))
+
+    for key in [*KEYS, "unknown"]:
+        similar = sql.execute("SELECT image_key, similarity FROM similar_to(?, k := 3)", [key]).fetchall()
+        assert [other for other, _ in similar] == [other for other, _ in slowly_similar(scores, key)][:3]
+        assert [value for _, value in similar] == pytest.approx([value for _, value in slowly_similar(scores, key)][:3])
+
+
+def slowly_similar(scores: dict[str, Row], key: str) -> list[tuple[str, float]]:
+    if key not in scores:
+        return []
+    wanted = np.array(scores[key]["embedding"])
+    found = []
+    for other in sorted(scores.keys() - {key}):
+        vector = np.array(scores[other]["embedding"])
+        cosine = float(vector @ wanted / np.linalg.norm(vector) / np.linalg.norm(wanted))
+        found.append((other, cosine))
+    return sorted(found, key=lambda pair: (-round(pair[1], 5), pair[0]))
+
+
+def check_polarity_changes(sql: duckdb.DuckDBPyConnection, history: History) -> None:
+    old, new = history.scores_of(1), history.scores_of(2)
+    changes = [(key, old[key]["polarity"], new[key]["polarity"]) for key in old.keys() & new.keys()]
+    assert sql.execute("SELECT image_key, old_polarity, new_polarity FROM polarity_changes(1, 2)").fetchall() == sorted(
+        changes, key=lambda change: (-abs(change[2] - change[1]), change[0])
+    )
+
+
+def check_stored_pictures(sql: duckdb.DuckDBPyConnection, history: History) -> None:
+    for key, url, row in sql.execute("SELECT image_key, url, row FROM stored_pictures").fetchall():
+        stored = pq.read_table(url).slice(row, 1).to_pylist()[0]
+        assert stored["pixels"] == history.with_status("ok")[key]["pixels"]
+    found = sql.execute("SELECT count(*) FROM stored_pictures").fetchone()
+    assert found == (len(history.with_status("ok")),)
+    decoded = History([row for row in history.images if row["status"] == "ok"], [])
+    assert asked(sql, "SELECT image_key, sha256, pixels FROM pictures_ever ORDER BY image_key") == [
+        {name: row[name] for name in ("image_key", "sha256", "pixels")} for row in decoded.with_status("ok").values()
+    ]
+
+
+# What stands out of the histories
+
+
+def test_two_keys_with_one_content_share_its_score_whoever_was_scored(lake: Lake) -> None:
+    add_images(lake, [image(1, "a", "same", product="shoe"), image(2, "b", "same", product="hat")])
+    add_scores(lake, [score(3, "a", "same", 1, 48)])
+    add_models(lake, 1)
+
+    with connect(lake) as sql:
+        found = sql.execute("SELECT image_key, product_id, polarity FROM scores ORDER BY image_key").fetchall()
+
+    assert found == [("a", "shoe", 0.75), ("b", "hat", 0.75)]
+
+
+def test_a_content_that_two_runs_scored_counts_once_and_the_first(local: Lake) -> None:
+    add_images(local, [image(1, "a", "x"), image(2, "b", "x")])
+    add_scores(local, [score(4, "b", "x", 1, 16), score(6, "a", "x", 2, 64)])
+    add_scores(local, [score(3, "a", "x", 1, 32), score(5, "a", "x", 2, 0)])
+
+    with connect(local) as sql:
+        assert sql.execute("SELECT image_key, polarity FROM scores_of(1) ORDER BY 1").fetchall() == [
+            ("a", 0.5),
+            ("b", 0.5),
+        ]
+        changes = "SELECT DISTINCT old_polarity, new_polarity FROM polarity_changes(1, 2)"
+        assert sql.execute(changes).fetchall() == [(0.5, 0.0)]
+
+
+def test_a_picture_that_comes_back_is_live_again_and_keeps_its_score(local: Lake) -> None:
+    add_images(local, [image(1, "a", "x"), image(2, "a", "x", "deleted"), image(3, "a", "x")])
+    add_scores(local, [score(1, "a", "x", 1, 32)])
+    add_models(local, 1)
+
+    with connect(local) as sql:
+        assert sql.execute("SELECT image_key, polarity FROM scores").fetchall() == [("a", 0.5)]
+
+
+def test_the_serving_pair_decides_the_scores(local: Lake) -> None:
+    def served() -> tuple[ServingPair, list[Any]]:
+        with connect(local) as sql:
+            assert sql.execute("SELECT model_version, index_version FROM serving").fetchall() == [
+                (local.serving().model_version, local.serving().index_version)
+            ]
+            return local.serving(), [row[0] for row in sql.execute("SELECT polarity FROM scores").fetchall()]
+
+    add_images(local, [image(1, "a", "x")])
+    add_scores(local, [score(1, "a", "x", 1, 16), score(2, "a", "x", 2, 32)])
+    assert served() == (ServingPair(None, None), [])
+    add_models(local, 1)
+    assert served() == (ServingPair(1, None), [0.25])
+    first = add_index(local, 1)
+    add_models(local, 1)  # promoted, and ahead of the index
+    assert served() == (ServingPair(1, first), [0.25])
+    second = add_index(local, 2)
+    assert served() == (ServingPair(2, second), [0.5])
+    local.indexes.append("roll back", first, based_on=local.indexes.newest())
+    assert served() == (ServingPair(1, first), [0.25])
+
+
+def test_versions_tell_what_was_last_said_of_each(local: Lake) -> None:
+    add_models(local, 2)
+    for action in ("refuse", "register"):
+        draft = local.models.draft()
+        draft.seal({"note": "it's"})
+        local.models.append(action, draft.version, based_on=local.models.newest(), reason=action)  # type: ignore[arg-type]
+    add_index(local, 1)
+
+    with connect(local) as sql:
+        query = "SELECT version, status, is_current, is_serving, reason FROM models ORDER BY version"
+        assert sql.execute(query).fetchall() == [
+            (1, "accepted", False, True, "better"),
+            (2, "accepted", True, False, "better"),
+            (3, "refused", False, False, "refuse"),
+            (4, "registered", False, False, "register"),
+        ]
+        assert sql.execute("SELECT properties ->> 'note' FROM models WHERE version = 3").fetchone() == ("it's",)
+        assert sql.execute("SELECT version, is_serving FROM indexes").fetchall() == [(1, True)]
+    described = describe_versions(local.models, 1)
+    assert [set(row) for row in described] == [set(VERSION_COLUMNS.names)] * 4
+    assert json.loads(described[0]["properties"]) == {"trained": True, "classes": ["negative", "positive"]}
+
+
+def test_runs_keep_their_stages(local: Lake) -> None:
+    stages = [{"name": "score", "seconds": 1.5, "pictures": 7}]
+    rows = [{"run_id": "b", "started_at": later(2), "stages": stages}, {"run_id": "a", "started_at": later(1)}]
+    local.runs.commit([local.runs.write_part(pa.Table.from_pylist(rows, schema=RUNS), "r")], application_id="r")
+
+    with connect(local) as sql:
+        assert sql.execute("SELECT run_id, stages FROM runs").fetchall() == [("a", None), ("b", stages)]
+
+
+# catalogue.duckdb
+
+
+def fill(lake: Lake) -> None:
+    add_images(lake, [image(1, "a", "x"), image(2, "b", "y", "rejected"), image(3, "c", "z", "deleted")])
+    add_scores(lake, [score(4, "a", "x", 1, 48), score(5, "a", "x", 2, 32)])
+    runs = pa.Table.from_pylist([{"run_id": "r", "started_at": later(1)}], schema=RUNS)
+    lake.runs.commit([lake.runs.write_part(runs, "r")], application_id="r")
+    add_models(lake, 2)
+    add_index(lake, 1)
+
+
+def test_a_plain_client_reads_every_view_of_the_file(local: Lake) -> None:
+    fill(local)
+
+    with duckdb.connect(write_catalogue(local), read_only=True) as sql:
+        counted = {view: len(sql.execute(f"FROM {view}").fetchall()) for view in VIEWS}
+        assert sql.execute("SELECT polarity FROM most_positive()").fetchall() == [(0.75,)]
+
+    ones = dict.fromkeys(VIEWS, 1)
+    assert counted == ones | {"score_history": 2, "models": 2}
+
+
+@pytest.mark.s3
+def test_on_s3_the_file_reads_the_lake_and_holds_no_credentials(s3_root: str, tmp_path: Path) -> None:
+    lake = open_lake(s3_root, create=True)
+    fill(lake)
+    assert write_catalogue(lake) == f"{s3_root}/catalogue.duckdb"
+    data = lake.store.get("catalogue.duckdb")
+    (tmp_path / "catalogue.duckdb").write_bytes(data)
+
+    with duckdb.connect(str(tmp_path / "catalogue.duckdb"), read_only=True) as sql:
+        prepare(sql, lake.store)
+        assert sql.execute("SELECT image_key, polarity FROM scores").fetchall() == [("a", 0.75)]
+        assert len(sql.execute("FROM score_history").fetchall()) == 2
+    assert lake.store.s3 is not None
+    for secret in lake.store.s3.credentials().values():
+        assert secret.encode() not in data
+
+
+def test_an_open_client_keeps_the_old_state_while_a_new_file_is_written(local: Lake) -> None:
+    fill(local)
+    path = write_catalogue(local)
+    with duckdb.connect(path, read_only=True) as old:
+        add_images(local, [image(9, "new", "n")])
+        add_index(local, 2)
+        write_catalogue(local)
+
+        assert old.execute("SELECT image_key FROM images").fetchall() == [("a",)]
+        assert old.execute("SELECT polarity FROM scores").fetchall() == [(0.75,)]
+    with duckdb.connect(path, read_only=True) as new:
+        assert new.execute("SELECT image_key FROM images ORDER BY 1").fetchall() == [("a",), ("new",)]
+        assert new.execute("SELECT polarity FROM scores").fetchall() == [(0.5,)]
+
+
+def test_the_file_of_an_unfinished_write_is_never_the_catalogue(local: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(local)
+    before = Path(write_catalogue(local)).read_bytes()
+    monkeypatch.setattr("lake.catalogue._create_views", lambda *_: 1 / 0)
+
+    with pytest.raises(ZeroDivisionError):
+        write_catalogue(local)
+    assert Path(local.store.url("catalogue.duckdb")).read_bytes() == before
+
+
+def test_every_view_of_an_empty_lake_is_typed_and_empty(lake: Lake, tmp_path: Path) -> None:
+    def columns(sql: duckdb.DuckDBPyConnection) -> dict[str, list[tuple[Any, ...]]]:
+        return {view: [row[:2] for row in sql.execute(f"DESCRIBE {view}").fetchall()] for view in VIEWS}
+
+    with connect(lake) as sql:
+        empty = columns(sql)
+        assert {view: len(sql.execute(f"FROM {view}").fetchall()) for view in VIEWS} == dict.fromkeys(VIEWS, 0) | {
+            "serving": 1
+        }
+        assert sql.execute("FROM most_positive()").fetchall() == []
+        assert sql.execute("FROM similar_to('a')").fetchall() == []
+        assert sql.execute("FROM polarity_changes(1, 2)").fetchall() == []
+        assert sql.execute("FROM stored_pictures").fetchall() == []
+        assert sql.execute("FROM pictures_ever").fetchall() == []
+    full = open_lake(str(tmp_path / "full"), create=True)
+    fill(full)
+    with connect(full) as sql:
+        assert columns(sql) == empty
+
+
+def test_an_empty_lake_has_a_catalogue_too(lake: Lake) -> None:
+    assert write_catalogue(lake) == lake.store.url("catalogue.duckdb")
+    assert lake.store.exists("catalogue.duckdb")
+
+
+@pytest.mark.parametrize("name", ["it's", "a b", "ünï", "a{b}c", 'q"q', "a;b--", "C#", "a+b&c=d"])
+def test_a_lake_may_lie_at_any_path_that_is_not_refused(tmp_path: Path, name: str) -> None:
+    lake = open_lake(str(tmp_path / name), create=True)
+    fill(lake)
+
+    with duckdb.connect(write_catalogue(lake), read_only=True) as sql:
+        assert sql.execute("SELECT image_key, polarity FROM scores").fetchall() == [("a", 0.75)]
+
+
+def test_a_memory_limit_bounds_the_connection(local: Lake) -> None:
+    with connect(local, memory_limit="256MB") as sql:
+        assert sql.execute("SELECT current_setting('memory_limit')").fetchone() == ("244.1 MiB",)
+
+
+def test_a_catalogue_that_cannot_be_written_says_so(local: Lake) -> None:
+    (Path(local.store.url()) / "catalogue.duckdb").mkdir()
+
+    with pytest.raises(LakeError):
+        write_catalogue(local)

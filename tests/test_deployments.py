@@ -1,0 +1,109 @@
+"""prefect.yaml against a real server and a real worker: what `make deploy` users do."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from lake import catalogue
+from lake.lake import open_lake
+from tasks.draw_catalogue import draw_catalogue, write_labels
+from tasks.models import ModelChoice, init_model
+from tests.conftest import PrefectServer
+
+pytestmark = pytest.mark.prefect
+
+PROJECT = Path(__file__).parents[1]
+SCHEDULES = {"ingest": [], "nightly": ["0 2 * * *"], "rebuild": [], "retrain": ["0 6 * * 0"], "score": []}
+
+
+@pytest.fixture(scope="module")
+def installation(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A shop, its labels and a lake with a first model, named by settings alone, as on a worker's machine."""
+    root = tmp_path_factory.mktemp("installation")
+    drawn = draw_catalogue(root / "pictures", products=12, views=2, size=64, seed=1)
+    write_labels(root / "labels.csv", drawn)
+    init_model(str(root / "lake"), ModelChoice(backbone="resnet18", image_size=64, weights="random"))
+    return prefect_server.environment | {
+        "VITRINE_LAKE": str(root / "lake"),
+        "VITRINE_SOURCE": str(root / "pictures"),
+        "VITRINE_LABELS": str(root / "labels.csv"),
+        "VITRINE_MINIMUM_BALANCED_ACCURACY": "0",
+    }
+
+
+@pytest.fixture(scope="module")
+def worker(installation: dict[str, str]) -> Iterator[None]:
+    """A process worker of the work pool, with every deployment of prefect.yaml in place."""
+    prefect(installation, "--no-prompt", "work-pool", "create", "vitrine", "--type", "process")
+    prefect(installation, "--no-prompt", "deploy", "--all")
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", "vitrine", "--type", "process"]
+    with subprocess.Popen(command, env=installation, cwd=PROJECT, stdout=subprocess.DEVNULL) as process:
+        yield
+        process.terminate()
+        process.wait(60)
+
+
+def prefect(environment: dict[str, str], *arguments: str, seconds: float = 240) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "prefect", *arguments],
+        env=environment,
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.usefixtures("worker")
+def test_every_flow_is_deployed_with_its_schedule(prefect_server: PrefectServer) -> None:
+    found = httpx.post(f"{prefect_server.api_url}/deployments/filter", json={}).raise_for_status().json()
+    schedules = {each["name"]: [each["schedule"]["cron"] for each in each["schedules"]] for each in found}
+    assert schedules == SCHEDULES
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_deployed_night_and_a_deployed_retraining_complete_on_a_worker(installation: dict[str, str]) -> None:
+    night = prefect(installation, "deployment", "run", "nightly/nightly", "--watch")
+    assert "Completed" in night
+    lake = open_lake(installation["VITRINE_LAKE"])
+    assert lake.serving().index_version == 1
+    # Two dozen pictures teach no network reliably; the gate's refusals are tested elsewhere.
+    forced = json.dumps({"parameters": {"force": "to see the promotion through"}})
+    retrained = prefect(installation, "deployment", "run", "retrain-model/retrain", "--params", forced, "--watch")
+    assert "Completed" in retrained
+    with catalogue.connect(lake) as sql:
+        runs = sql.execute("SELECT flow, status FROM runs WHERE parent_run_id IS NULL ORDER BY started_at").fetchall()
+        trained = sql.execute(
+            "SELECT status, (properties->'trained')::BOOLEAN FROM models WHERE version = 2"
+        ).fetchall()
+        models = sql.execute("SELECT DISTINCT model_version FROM scores").fetchall()
+    assert runs == [("nightly", "completed"), ("retrain-model", "completed")]
+    assert trained == [("accepted", True)]
+    # A promoted model's scores and index reach readers together.
+    assert models == [(2,)]
+    assert lake.serving().model_version == 2
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_bad_parameter_is_refused_before_a_run_exists(installation: dict[str, str]) -> None:
+    bad = json.dumps({"parameters": {"max_deleted_share": 7}})
+    refused = subprocess.run(
+        [sys.executable, "-m", "prefect", "deployment", "run", "nightly/nightly", "--params", bad],
+        env=installation,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert refused.returncode != 0
+    assert "less than or equal to 1" in refused.stdout + refused.stderr or "maximum" in refused.stdout + refused.stderr

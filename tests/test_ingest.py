@@ -1,0 +1,573 @@
+"""Bringing `images` up to date with a directory, held against a plain dictionary of what the directory holds."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import os
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tasks.ingest
+from lake import catalogue
+from lake.errors import StoreUnavailable
+from lake.lake import Lake, open_lake
+from lake.store import ObjectInfo, Store, open_store
+from tasks.errors import CountsDisagree, SourceError
+from tasks.ingest import (
+    IngestPlan,
+    check_images,
+    commit_images,
+    ingest_shard,
+    is_picture,
+    plan_ingest,
+    preview_ingest,
+    product_id,
+    require_pictures,
+)
+from tests.small_lake import INGEST, Ingested, ingest
+
+NEWEST = (
+    "SELECT image_key, status, reason, sha256, etag, product_id, width, height, format, ingested_at FROM newest_images"
+)
+
+
+def picture(seed: int, *, size: tuple[int, int] = (24, 16), kind: str = "PNG") -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, kind)
+    return file.getvalue()
+
+
+def digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+@dataclass
+class Shop:
+    """A directory of pictures beside a lake."""
+
+    folder: Path
+    lake_uri: str
+
+    @property
+    def lake(self) -> Lake:
+        return open_lake(self.lake_uri, create=True)
+
+    @property
+    def source(self) -> str:
+        return str(self.folder)
+
+    def put(self, key: str, data: bytes) -> None:
+        path = self.folder / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+    def delete(self, key: str) -> None:
+        (self.folder / key).unlink()
+
+    def ingest(self, **config: Any) -> Ingested:
+        return ingest(self.lake_uri, self.source, dataclasses.replace(INGEST, **config))
+
+    def plan(self, **config: Any) -> IngestPlan:
+        return plan_ingest.fn(self.lake_uri, self.source, uuid.uuid4().hex, dataclasses.replace(INGEST, **config))
+
+    def sql(self, query: str) -> list[dict[str, Any]]:
+        with catalogue.connect(self.lake) as connection:
+            rows: list[dict[str, Any]] = connection.execute(query).to_arrow_table().to_pylist()
+            return rows
+
+    def newest(self) -> dict[str, dict[str, Any]]:
+        return {row["image_key"]: row for row in self.sql(NEWEST)}
+
+    def live(self) -> dict[str, str]:
+        """What the lake says: the sha256 of each picture that can be shown."""
+        return {row["image_key"]: row["sha256"] for row in self.sql("SELECT image_key, sha256 FROM images")}
+
+
+@dataclass
+class Counting:
+    """A store that remembers what was read of it, and lets a test act just before each read."""
+
+    store: Store
+    read: list[str] = field(default_factory=list)
+    before: Any = None
+
+    def pages(self, prefix: str = "") -> Iterator[list[ObjectInfo]]:
+        return self.store.pages(prefix)
+
+    def get(self, path: str) -> bytes:
+        self.read.append(path)
+        if self.before is not None:
+            self.before(path)
+        return self.store.get(path)
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Shop:
+    """Three pictures, ingested by nobody yet."""
+    made = Shop(tmp_path / "pictures", str(tmp_path / "lake"))
+    for number, name in enumerate(["a.png", "b/c.png", "b/d e.png"]):
+        made.put(name, picture(number))
+    open_lake(made.lake_uri, create=True)
+    return made
+
+
+@pytest.fixture
+def counting(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Counting:
+    """The shop's source, watched by the ingest tasks' reads."""
+    watched = Counting(open_store(shop.source))
+    monkeypatch.setattr(tasks.ingest, "open_store", lambda _uri: watched)
+    return watched
+
+
+# Rows
+
+
+def test_a_first_ingest_leaves_one_row_for_each_picture(shop: Shop) -> None:
+    shop.put("b/photo.jpg", data := picture(9, size=(600, 400), kind="JPEG"))
+    done = shop.ingest()
+    assert done.counts == {"new": 4, "ingested": 4}
+    assert (done.plan.listed, done.live) == (4, 4)
+    assert shop.live() == {path.relative_to(shop.folder).as_posix(): digest(path.read_bytes()) for path in _files(shop)}
+    row = shop.newest()["b/photo.jpg"]
+    assert (row["width"], row["height"], row["format"], row["sha256"]) == (600, 400, "JPEG", digest(data))
+    stored = shop.sql("SELECT pixels FROM pixels WHERE image_key = 'b/photo.jpg'")[0]["pixels"]
+    assert min(Image.open(io.BytesIO(stored)).size) == 256
+    [images] = shop.sql("SELECT size_bytes, last_modified FROM images WHERE image_key = 'b/photo.jpg'")
+    assert images["size_bytes"] == len(data)
+    assert abs((images["last_modified"] - datetime.now(UTC)).total_seconds()) < 3600
+
+
+def test_any_number_of_shards_leaves_the_same_rows(shop: Shop, tmp_path: Path) -> None:
+    for number in range(8):
+        shop.put(f"more/{number}.png", picture(100 + number))
+    done = shop.ingest(shard_pictures=3)
+    assert [shard.number for shard in done.plan.shards] == [0, 1, 2, 3]
+    assert [shard.rows for shard in done.plan.shards] == [3, 3, 3, 2]
+    other = Shop(shop.folder, str(tmp_path / "other lake"))
+    other.ingest(shard_pictures=1000)
+    assert shop.live() == other.live()
+    assert len(shop.live()) == 11
+
+
+def test_the_same_content_under_two_keys_is_two_rows_of_one_content(shop: Shop) -> None:
+    shop.put("copy.png", (shop.folder / "a.png").read_bytes())
+    assert shop.ingest().counts == {"new": 4, "ingested": 4}
+    live = shop.live()
+    assert live["copy.png"] == live["a.png"]
+    assert len(set(live.values())) == 3
+
+
+def test_a_picture_that_can_not_be_decoded_is_a_row_with_a_reason(shop: Shop) -> None:
+    broken = {"empty.jpg": b"", "text.jpg": b"no picture", "cut.png": picture(3)[:200], "page.webp": b"<html></html>"}
+    for key, data in broken.items():
+        shop.put(key, data)
+    assert shop.ingest().counts == {"new": 7, "ingested": 3, "rejected": 4}
+    newest = shop.newest()
+    for key, data in broken.items():
+        assert newest[key]["status"] == "rejected"
+        assert newest[key]["reason"]
+        assert newest[key]["sha256"] == digest(data)
+        assert newest[key]["width"] is None
+    assert {row["image_key"] for row in shop.sql("FROM rejected")} == set(broken)
+    assert shop.ingest().counts == {"unchanged": 7}
+
+
+def test_a_rejected_picture_that_is_mended_becomes_live(shop: Shop) -> None:
+    shop.put("late.png", picture(5)[:100])
+    shop.ingest()
+    shop.put("late.png", picture(5))
+    assert shop.ingest().counts == {"unchanged": 3, "changed": 1, "ingested": 1}
+    assert shop.live()["late.png"] == digest(picture(5))
+    assert shop.sql("FROM rejected") == []
+
+
+def test_a_live_picture_that_breaks_is_no_longer_shown(shop: Shop) -> None:
+    shop.ingest()
+    shop.put("a.png", b"broken now")
+    assert shop.ingest().counts == {"unchanged": 2, "changed": 1, "rejected": 1}
+    assert set(shop.live()) == {"b/c.png", "b/d e.png"}
+
+
+def test_a_picture_that_is_too_large_is_rejected_unread(shop: Shop, counting: Counting) -> None:
+    shop.put("huge.png", b"\0" * (3 * 2**20))
+    done = shop.ingest(max_object_bytes=2**20)
+    assert done.counts == {"new": 4, "ingested": 3, "rejected": 1}
+    assert shop.newest()["huge.png"]["reason"] == "too large: 3 MB, at most 1 MB"
+    assert "huge.png" not in counting.read
+
+
+@pytest.mark.parametrize("suffix", ["heic", "HEIF", "svg", "jxl", "psd"])
+def test_a_picture_of_a_kind_that_is_not_read_says_so(shop: Shop, suffix: str) -> None:
+    data = b"<svg/>" if suffix == "svg" else b"\0\0\0\x18ftypheic" + bytes(40)
+    shop.put(f"p.{suffix}", data)
+    assert shop.ingest().counts == {"new": 4, "ingested": 3, "rejected": 1}
+    assert shop.newest()[f"p.{suffix}"]["reason"]
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "taken"),
+    [
+        ("a.jpg", 10, True),
+        ("A.JPG", 10, True),
+        ("a.jpeg", 10, True),
+        ("folder.with.dots/a.png", 10, True),
+        ("a.b.webp", 10, True),
+        ("a.jpg", 0, True),
+        ("no-suffix", 10, True),
+        ("folder.png/no-suffix", 10, True),
+        ("a folder marker", 0, False),
+        (".hidden.jpg", 10, False),
+        ("folder/.hidden.jpg", 10, False),
+        (".DS_Store", 10, False),
+        ("a.txt", 10, False),
+        ("a.jpg.txt", 10, False),
+        ("labels.csv", 10, False),
+        ("a.mp4", 10, False),
+        ("a.heic", 10, True),
+        ("a.SVG", 10, True),
+        (".jpg", 10, False),
+    ],
+)
+def test_an_object_is_a_picture_by_its_name(name: str, size: int, taken: bool) -> None:
+    assert is_picture(ObjectInfo(name, size, "etag", datetime.now(UTC))) is taken
+
+
+def test_what_is_no_picture_by_its_name_is_counted_and_never_read(shop: Shop, counting: Counting) -> None:
+    for name in (".hidden.jpg", "notes.txt", "b/.DS_Store", "labels.csv"):
+        shop.put(name, b"something")
+    done = shop.ingest()
+    assert done.counts == {"new": 3, "ingested": 3, "skipped": 4}
+    assert sorted(counting.read) == ["a.png", "b/c.png", "b/d e.png"]
+    assert set(shop.newest()) == {"a.png", "b/c.png", "b/d e.png"}
+
+
+@pytest.mark.parametrize(
+    ("key", "pattern", "expected"),
+    [
+        ("shoes/0012/3.jpg", r"([^/]+)/[^/]+$", "0012"),
+        ("shoes/0012/3.jpg", r"^[^/]+/(\d+)/", "0012"),
+        ("0012_front.jpg", r"^(\d+)_", "0012"),
+        ("front.jpg", r"^(\d+)_", None),
+        ("front.jpg", r"^(\d+_)?front", None),
+        ("front.jpg", None, None),
+        ("_front.jpg", r"^(\d*)_", ""),
+    ],
+)
+def test_the_pattern_finds_the_product_in_the_key(key: str, pattern: str | None, expected: str | None) -> None:
+    assert product_id(key, pattern) == expected
+
+
+def test_rows_carry_the_product_that_the_pattern_finds(shop: Shop) -> None:
+    shop.put("b/broken.png", b"")
+    shop.ingest(product_id_pattern=r"^([^/]+)/")
+    assert {key: row["product_id"] for key, row in shop.newest().items()} == {
+        "a.png": None,
+        "b/c.png": "b",
+        "b/d e.png": "b",
+        "b/broken.png": "b",
+    }
+
+
+# What is read again
+
+
+def test_an_unchanged_picture_is_not_read_again(shop: Shop, counting: Counting) -> None:
+    shop.ingest()
+    counting.read.clear()
+    done = shop.ingest()
+    assert done.counts == {"unchanged": 3}
+    assert done.plan.shards == ()
+    assert counting.read == []
+
+
+def test_a_picture_is_unchanged_by_its_etag_and_size_alone(shop: Shop) -> None:
+    shop.ingest()
+    path = shop.folder / "a.png"
+    before, old = path.stat(), path.read_bytes()
+    with path.open("r+b") as file:  # the very same file: its inode, size and time stay, so its etag does
+        file.write(b"\0" * len(old))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert shop.ingest().counts == {"unchanged": 3}
+    assert shop.live()["a.png"] == digest(old)
+
+
+def test_a_changed_picture_is_read_again_and_alone(shop: Shop, counting: Counting) -> None:
+    shop.ingest()
+    counting.read.clear()
+    shop.put("b/c.png", changed := picture(77))
+    assert shop.ingest().counts == {"unchanged": 2, "changed": 1, "ingested": 1}
+    assert counting.read == ["b/c.png"]
+    assert shop.live()["b/c.png"] == digest(changed)
+    assert len(shop.sql("FROM image_history WHERE image_key = 'b/c.png'")) == 2
+
+
+def test_a_file_moved_into_place_with_the_old_ones_size_and_time_is_changed(shop: Shop) -> None:
+    shop.ingest()
+    path = shop.folder / "a.png"
+    before, data = path.stat(), path.read_bytes()
+    other = shop.folder.parent / "other.png"
+    other.write_bytes(bytes(reversed(data)))
+    os.utime(other, ns=(before.st_atime_ns, before.st_mtime_ns))
+    other.replace(path)
+    assert shop.ingest().counts == {"unchanged": 2, "changed": 1, "rejected": 1}
+
+
+def test_a_deleted_picture_leaves_a_tombstone_and_its_history(shop: Shop) -> None:
+    shop.ingest()
+    shop.delete("a.png")
+    done = shop.ingest()
+    assert done.counts == {"unchanged": 2, "deleted": 1}
+    assert set(shop.live()) == {"b/c.png", "b/d e.png"}
+    row = shop.newest()["a.png"]
+    assert (row["status"], row["sha256"], row["etag"]) == ("deleted", None, None)
+    assert len(shop.sql("FROM image_history WHERE image_key = 'a.png'")) == 2
+    assert shop.ingest().counts == {"unchanged": 2}
+
+
+def test_a_picture_that_comes_back_is_new_again(shop: Shop) -> None:
+    data = (shop.folder / "a.png").read_bytes()
+    shop.ingest()
+    shop.delete("a.png")
+    shop.ingest()
+    shop.put("a.png", data)
+    assert shop.ingest().counts == {"unchanged": 2, "new": 1, "ingested": 1}
+    assert shop.live()["a.png"] == digest(data)
+    shop.delete("a.png")
+    assert shop.ingest().counts == {"unchanged": 2, "deleted": 1}
+    assert "a.png" not in shop.live()
+
+
+def test_a_new_picture_that_vanishes_before_it_is_read_leaves_no_row(shop: Shop, counting: Counting) -> None:
+    counting.before = lambda path: (shop.folder / path).unlink() if path == "a.png" else None
+    done = shop.ingest()
+    assert done.counts == {"new": 3, "ingested": 2, "failed": 1}
+    assert (done.shards[0].failed_known, done.live) == (0, 2)
+    assert set(shop.newest()) == {"b/c.png", "b/d e.png"}
+    counting.before = None
+    shop.put("a.png", data := picture(50))
+    assert shop.ingest().counts == {"unchanged": 2, "new": 1, "ingested": 1}
+    assert shop.live()["a.png"] == digest(data)
+
+
+def test_a_changed_picture_that_can_not_be_read_keeps_its_old_state_and_is_tried_again(
+    shop: Shop, counting: Counting
+) -> None:
+    def unreachable(path: str) -> None:
+        if path == "a.png":
+            raise StoreUnavailable("no answer")
+
+    old = (shop.folder / "a.png").read_bytes()
+    shop.ingest()
+    shop.put("a.png", new := picture(60))
+    counting.before = unreachable
+    done = shop.ingest()
+    assert done.counts == {"unchanged": 2, "changed": 1, "failed": 1}
+    assert (done.shards[0].failed_known, done.live) == (1, 3)
+    assert shop.live()["a.png"] == digest(old)
+    counting.before = None
+    assert shop.ingest().counts == {"unchanged": 2, "changed": 1, "ingested": 1}
+    assert shop.live()["a.png"] == digest(new)
+
+
+def test_where_nothing_could_be_read_nothing_is_committed(shop: Shop, counting: Counting) -> None:
+    counting.before = lambda path: (shop.folder / path).unlink()
+    assert shop.ingest().counts == {"new": 3, "failed": 3}
+    assert shop.newest() == {}
+    assert shop.lake.images.version() == -1
+
+
+# Sources that are refused
+
+
+def commits(shop: Shop) -> tuple[int, list[str]]:
+    return shop.lake.images.version(), shop.lake.store.names("")
+
+
+def test_a_source_that_is_not_there_is_refused(shop: Shop, tmp_path: Path) -> None:
+    shop.ingest()
+    before = commits(shop)
+    shop.folder.rename(tmp_path / "elsewhere")
+    with pytest.raises(SourceError, match=r"pictures does not exist: expected a directory or s3://bucket/prefix"):
+        shop.plan()
+    assert commits(shop) == before
+
+
+@pytest.mark.parametrize("others", [0, 2])
+def test_a_source_without_pictures_is_refused_even_where_all_may_vanish(tmp_path: Path, others: int) -> None:
+    shop = Shop(tmp_path / "pictures", str(tmp_path / "lake"))
+    shop.put("a.png", picture(1))
+    shop.ingest()
+    shop.delete("a.png")
+    for number in range(others):
+        shop.put(f"{number}.txt", b"text")
+    before = commits(shop)
+    with pytest.raises(SourceError) as caught:
+        shop.plan(max_deleted_share=1.0)
+    assert "has no pictures" in str(caught.value)
+    assert ("2 objects there have other names" in str(caught.value)) == bool(others)
+    with pytest.raises(SourceError) as at_once:
+        require_pictures(shop.source)
+    assert str(at_once.value) == str(caught.value)
+    assert commits(shop) == before
+
+
+def test_a_source_that_lost_too_much_at_once_is_refused_and_nothing_is_deleted(shop: Shop) -> None:
+    shop.ingest()
+    shop.delete("a.png")
+    shop.delete("b/c.png")
+    before = commits(shop)
+    with pytest.raises(SourceError) as caught:
+        shop.plan(max_deleted_share=0.5)
+    assert "lacks 2 of the 3 pictures that the lake knows" in str(caught.value)
+    assert "--max-deleted-share 1" in str(caught.value)
+    assert commits(shop) == before
+    assert len(shop.live()) == 3
+    assert shop.ingest(max_deleted_share=0.7).counts == {"unchanged": 1, "deleted": 2}
+
+
+def test_exactly_the_allowed_share_may_vanish(shop: Shop) -> None:
+    shop.put("z.png", picture(8))
+    shop.ingest()
+    shop.delete("a.png")
+    shop.delete("z.png")
+    assert shop.ingest(max_deleted_share=0.5).counts == {"unchanged": 2, "deleted": 2}
+
+
+def test_pictures_deleted_earlier_do_not_count_as_known(shop: Shop) -> None:
+    shop.ingest()
+    shop.delete("a.png")
+    shop.ingest()
+    assert shop.plan().known == 2
+    shop.delete("b/c.png")
+    assert shop.ingest(max_deleted_share=0.5).counts == {"unchanged": 1, "deleted": 1}
+
+
+def test_a_preview_says_what_the_plan_says_and_writes_nothing(shop: Shop) -> None:
+    shop.ingest()
+    shop.delete("a.png")
+    shop.put("b/c.png", picture(70))
+    shop.put("new.png", picture(71))
+    shop.put("notes.txt", b"text")
+    before = commits(shop)
+    preview = preview_ingest(shop.lake, shop.source, INGEST)
+    assert commits(shop) == before
+    plan = shop.plan()
+    at = plan.ingested_at
+    assert dataclasses.replace(plan, shards=(), tombstones=()) == dataclasses.replace(preview, ingested_at=at)
+    assert (plan.new, plan.changed, plan.deleted, plan.unchanged, plan.skipped) == (1, 1, 1, 1, 1)
+
+
+# Time, retries, counts
+
+
+def test_the_newest_row_wins_even_where_the_clock_goes_backwards(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Backwards(datetime):
+        hours = 0
+
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            cls.hours -= 1
+            return datetime.now(tz) + timedelta(hours=cls.hours)
+
+    monkeypatch.setattr(tasks.ingest, "datetime", Backwards)
+    shop.ingest()
+    shop.put("a.png", changed := picture(80))
+    shop.ingest()
+    assert shop.live()["a.png"] == digest(changed)
+    shop.delete("a.png")
+    shop.ingest()
+    assert "a.png" not in shop.live()
+    shop.put("a.png", back := picture(81))
+    shop.ingest()
+    assert shop.live()["a.png"] == digest(back)
+    times = [row["ingested_at"] for row in shop.sql("SELECT DISTINCT ingested_at FROM image_history ORDER BY 1")]
+    assert len(times) == 4
+
+
+def test_every_row_of_a_run_bears_one_time(shop: Shop) -> None:
+    done = shop.ingest(shard_pictures=1)
+    assert {row["ingested_at"] for row in shop.newest().values()} == {done.plan.ingested_at}
+
+
+def test_a_retried_shard_leaves_one_part(shop: Shop) -> None:
+    lake, run_id = shop.lake, "a-run"
+    plan = plan_ingest.fn(shop.lake_uri, shop.source, run_id, INGEST)
+    [shard] = plan.shards
+    first = ingest_shard.fn(shop.lake_uri, shop.source, run_id, shard, plan.ingested_at, INGEST)
+    again = ingest_shard.fn(shop.lake_uri, shop.source, run_id, shard, plan.ingested_at, INGEST)
+    assert first == again
+    assert lake.store.names("images") == [f"images/{again.parts[0].path}"]
+    commit_images.fn(shop.lake_uri, run_id, plan, [again])
+    commit_images.fn(shop.lake_uri, run_id, plan, [again])  # a retry of the commit, whose first answer was lost
+    assert check_images.fn(shop.lake_uri, plan, [again]) == 3
+    assert len(shop.sql("FROM image_history")) == 3
+
+
+def test_what_was_not_committed_is_not_seen(shop: Shop) -> None:
+    plan = shop.plan()
+    ingest_shard.fn(shop.lake_uri, shop.source, "a-run", plan.shards[0], plan.ingested_at, INGEST)
+    assert shop.newest() == {}
+    assert shop.ingest().counts == {"new": 3, "ingested": 3}
+
+
+def test_a_lost_shard_is_noticed_before_anything_is_committed(shop: Shop) -> None:
+    plan = plan_ingest.fn(shop.lake_uri, shop.source, "a-run", dataclasses.replace(INGEST, shard_pictures=2))
+    shards = [
+        ingest_shard.fn(shop.lake_uri, shop.source, "a-run", shard, plan.ingested_at, INGEST) for shard in plan.shards
+    ]
+    with pytest.raises(CountsDisagree, match=r"listed 3, but 0 unchanged \+ 2 handled; nothing was committed"):
+        commit_images.fn(shop.lake_uri, "a-run", plan, shards[:1])
+    assert shop.lake.images.version() == -1
+    assert shop.newest() == {}
+    commit_images.fn(shop.lake_uri, "a-run", plan, shards)
+    assert check_images.fn(shop.lake_uri, plan, shards) == 3
+
+
+def test_another_ingest_at_the_same_time_is_noticed(shop: Shop) -> None:
+    plan = plan_ingest.fn(shop.lake_uri, shop.source, "a-run", INGEST)
+    shards = [
+        ingest_shard.fn(shop.lake_uri, shop.source, "a-run", shard, plan.ingested_at, INGEST) for shard in plan.shards
+    ]
+    shop.put("late.png", picture(90))
+    shop.ingest()
+    commit_images.fn(shop.lake_uri, "a-run", plan, shards)
+    with pytest.raises(CountsDisagree, match="holds 4 pictures where this run left 3: another ingest"):
+        check_images.fn(shop.lake_uri, plan, shards)
+
+
+def test_a_history_of_random_changes_ends_as_the_directory_is(tmp_path: Path) -> None:
+    random = np.random.default_rng(20)
+    shop = Shop(tmp_path / "pictures", str(tmp_path / "lake"))
+    keys = [f"{folder}/{number}.png" for folder in ("p", "q") for number in range(4)]
+    shop.put("always.png", picture(0))
+    for night in range(6):
+        for key in random.choice(keys, 4, replace=False):
+            if (shop.folder / key).exists() and random.random() < 0.5:
+                shop.delete(key)
+            else:
+                good = random.random() < 0.7
+                shop.put(key, picture(int(random.integers(1000))) if good else random.bytes(50))
+        done = shop.ingest(max_deleted_share=1.0, shard_pictures=3)
+        held = {path.relative_to(shop.folder).as_posix(): path.read_bytes() for path in _files(shop)}
+        good_ones = {key: digest(data) for key, data in held.items() if data.startswith(b"\x89PNG")}
+        assert shop.live() == good_ones, f"night {night}"
+        assert done.live == len(good_ones)
+        assert {row["image_key"] for row in shop.sql("FROM rejected")} == held.keys() - good_ones.keys()
+
+
+def _files(shop: Shop) -> Iterator[Path]:
+    return (path for path in shop.folder.rglob("*") if path.is_file())
