@@ -15,6 +15,7 @@ from index.errors import UnknownKey
 from index.searching import Searcher
 from lake.errors import LakeError
 from lake.lake import Lake
+from model.errors import Undecodable
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,10 @@ def search_by_picture(lake: Lake, picture: Path, k: int, cache: Path, device: st
     except OSError as error:
         raise LakeError(f"{picture} can't be read: {error.strerror}") from error
     searcher, version = open_index(lake, cache)
-    vector = embed(data, lake.uri, searcher.description.model_version, device)
+    try:
+        vector = embed(data, lake.uri, searcher.description.model_version, device)
+    except Undecodable as error:
+        raise Undecodable(f"{picture}: {error.reason}") from error
     return _found(searcher, version, str(picture), vector, k, None)
 
 

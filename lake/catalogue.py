@@ -223,8 +223,8 @@ def describe_versions(versions: Versions, serving: int | None) -> list[dict[str,
     current = entries[-1].current if entries else None
     newest = {entry.version: entry for entry in entries}
     rows = []
-    for version, entry in sorted(newest.items()):
-        manifest = versions.manifest(version)
+    for version, manifest in zip(sorted(newest), versions.manifests(sorted(newest)), strict=True):
+        entry = newest[version]
         rows.append(
             {
                 "version": version,

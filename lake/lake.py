@@ -73,4 +73,7 @@ def open_lake(uri: str, *, create: bool = False) -> Lake:
 
 
 def _no_lake(uri: str) -> str:
-    return f"there is no lake at {uri}: run `vitrine init-model` or `vitrine ingest SOURCE` with it first, or correct --lake"
+    return (
+        f"there is no lake at {uri}: run `vitrine init-model` or `vitrine ingest SOURCE` with it first, or "
+        "correct --lake"
+    )

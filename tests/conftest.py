@@ -108,7 +108,8 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect
 
             from flows.local_prefect import without_heartbeats
 
-            with temporary_settings({PREFECT_API_URL: api_url, PREFECT_LOGGING_LEVEL: "CRITICAL"}), without_heartbeats():
+            here = temporary_settings({PREFECT_API_URL: api_url, PREFECT_LOGGING_LEVEL: "CRITICAL"})
+            with here, without_heartbeats():
                 yield PrefectServer(api_url, environment)
         finally:
             server.terminate()

@@ -240,7 +240,7 @@ FAILURES = [
     ("search --key a.jpg --lake {bare}", "the lake has no index yet"),
     ("search {none} --lake {lake}", "none can't be read: No such file or directory"),
     ("search {empty} --lake {lake}", "empty can't be read: Is a directory"),
-    ("search {broken} --lake {lake}", ""),
+    ("search {broken} --lake {lake}", "broken: not a picture: it begins with"),
     # labels
     ("retrain {none} --lake {lake}", "the labels can't be read"),
     ("retrain {labels} --lake {lake}", "expected the columns image_key and label, found key, emotion"),

@@ -101,9 +101,11 @@ class Counting:
     store: Store
     read: list[str] = field(default_factory=list)
     before: Any = None
+    listed: Any = None
 
     def pages(self, prefix: str = "") -> Iterator[list[ObjectInfo]]:
-        return self.store.pages(prefix)
+        for page in self.store.pages(prefix):
+            yield page if self.listed is None else [self.listed(info) for info in page]
 
     def get(self, path: str) -> bytes:
         self.read.append(path)
@@ -324,6 +326,21 @@ def test_a_file_moved_into_place_with_the_old_ones_size_and_time_is_changed(shop
     os.utime(other, ns=(before.st_atime_ns, before.st_mtime_ns))
     other.replace(path)
     assert shop.ingest().counts == {"unchanged": 2, "changed": 1, "rejected": 1}
+
+
+def test_a_picture_of_another_size_is_changed_even_where_its_etag_stays(shop: Shop, counting: Counting) -> None:
+    counting.listed = lambda info: dataclasses.replace(info, etag="the same for all")
+    shop.ingest()
+    shop.put("a.png", picture(78, size=(40, 40)))
+    assert shop.ingest().counts == {"unchanged": 2, "changed": 1, "ingested": 1}
+
+
+def test_a_listing_of_several_pages_is_counted_whole(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lake.store.LIST_CHUNK", 2)
+    for number in range(5):
+        shop.put(f"{number}.txt", b"text")
+    assert shop.ingest().counts == {"new": 3, "ingested": 3, "skipped": 5}
+    assert shop.ingest().counts == {"unchanged": 3, "skipped": 5}
 
 
 def test_a_deleted_picture_leaves_a_tombstone_and_its_history(shop: Shop) -> None:

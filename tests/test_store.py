@@ -433,7 +433,12 @@ def test_amazon_needs_no_endpoint_and_others_are_named(aws: pytest.MonkeyPatch) 
 def test_a_bucket_that_is_not_there_is_said(s3_bucket: str) -> None:
     uri = f"{s3_bucket}-absent/x"
 
-    assert said(uri) == f"the bucket of {uri} does not exist: create it, or correct the URI"
+    expected = f"the bucket of {uri} does not exist: create it, or correct the URI"
+    assert said(uri) == expected
+    for create in (False, True):
+        with pytest.raises(LakeError) as caught:
+            open_lake(uri, create=create)
+        assert str(caught.value) == expected
 
 
 @pytest.mark.s3

@@ -210,61 +210,61 @@ def test_a_lost_answer_is_recognised_by_its_write_id(store: Store) -> None:
     assert forgetful.entries() == [entry]
 
 
-def test_a_retried_append_is_written_once_though_others_wrote_between(models: Versions) -> None:
-    based_on, version, other = models.newest(), sealed(models), sealed(models)
-    entry = models.append("promote", version, based_on=based_on)
-    models.append("register", other, based_on=entry)
+def test_a_retried_append_is_written_once_though_others_wrote_between(local: Versions) -> None:
+    based_on, version, other = local.newest(), sealed(local), sealed(local)
+    entry = local.append("promote", version, based_on=based_on)
+    local.append("register", other, based_on=entry)
 
-    assert models.append("promote", version, based_on=based_on) == entry
-    assert len(models.entries()) == 2
+    assert local.append("promote", version, based_on=based_on) == entry
+    assert len(local.entries()) == 2
 
 
-def test_a_retried_append_that_another_publication_followed_says_who_is_current(models: Versions) -> None:
-    based_on, version = models.newest(), sealed(models)
-    models.append("promote", version, based_on=based_on)
-    newer = published(models)
+def test_a_retried_append_that_another_publication_followed_says_who_is_current(local: Versions) -> None:
+    based_on, version = local.newest(), sealed(local)
+    local.append("promote", version, based_on=based_on)
+    newer = published(local)
 
     with pytest.raises(LostRace, match=f"version {newer} became current"):
-        models.append("promote", version, based_on=based_on)
+        local.append("promote", version, based_on=based_on)
 
 
-def test_a_decision_made_again_later_is_a_new_entry(models: Versions) -> None:
-    first, second = published(models), published(models)
-    models.append("roll back", first, based_on=models.newest())
-    models.append("roll back", second, based_on=models.newest())
+def test_a_decision_made_again_later_is_a_new_entry(local: Versions) -> None:
+    first, second = published(local), published(local)
+    local.append("roll back", first, based_on=local.newest())
+    local.append("roll back", second, based_on=local.newest())
 
-    models.append("roll back", first, based_on=models.newest())
+    local.append("roll back", first, based_on=local.newest())
 
-    assert models.current() == first
-    assert len(models.entries()) == 5
-
-
-def test_a_refused_version_never_becomes_current(models: Versions) -> None:
-    first, candidate = published(models), sealed(models)
-
-    models.append("refuse", candidate, based_on=models.newest(), reason="worse")
-
-    assert models.current() == first
-    assert models.known() == [first, candidate]
+    assert local.current() == first
+    assert len(local.entries()) == 5
 
 
-def test_a_refusal_before_any_promotion_leaves_none_current(models: Versions) -> None:
-    models.append("refuse", sealed(models), based_on=None)
+def test_a_refused_version_never_becomes_current(local: Versions) -> None:
+    first, candidate = published(local), sealed(local)
 
-    assert models.current() is None
+    local.append("refuse", candidate, based_on=local.newest(), reason="worse")
+
+    assert local.current() == first
+    assert local.known() == [first, candidate]
+
+
+def test_a_refusal_before_any_promotion_leaves_none_current(local: Versions) -> None:
+    local.append("refuse", sealed(local), based_on=None)
+
+    assert local.current() is None
 
 
 # Crashes
 
 
-def test_a_version_that_was_claimed_or_sealed_and_then_abandoned_is_not_seen(models: Versions) -> None:
-    first = published(models)
-    models.draft().add("weights", b"half")
-    sealed(models)
+def test_a_version_that_was_claimed_or_sealed_and_then_abandoned_is_not_seen(local: Versions) -> None:
+    first = published(local)
+    local.draft().add("weights", b"half")
+    sealed(local)
 
-    assert models.current() == first
-    assert models.known() == [first]
-    assert models.draft().version == 4
+    assert local.current() == first
+    assert local.known() == [first]
+    assert local.draft().version == 4
 
 
 @pytest.mark.parametrize("left", ["000000000002.json#1", "000000000002.json.tmp", ".DS_Store", "notes.txt"])
@@ -346,11 +346,11 @@ def test_a_missing_file_is_said_alike_by_every_reader(models: Versions, store: S
             read()
 
 
-def test_a_file_that_the_manifest_does_not_name_is_not_read(models: Versions) -> None:
-    version = published(models)
+def test_a_file_that_the_manifest_does_not_name_is_not_read(local: Versions) -> None:
+    version = published(local)
 
     with pytest.raises(CorruptFile, match=f"models version {version} has no file 'claim.json'"):
-        models.read(version, "claim.json")
+        local.read(version, "claim.json")
 
 
 def test_a_local_version_is_used_where_it_lies(local: Versions, tmp_path: Path) -> None:
@@ -411,18 +411,18 @@ def test_many_workers_may_fetch_into_one_cache(remote: Versions, tmp_path: Path)
 # What is not there
 
 
-def test_an_unknown_version_is_said_with_those_that_are(models: Versions) -> None:
-    with pytest.raises(UnknownVersion, match="no version 7 among the models: expected one of none yet$"):
-        models.require(7)
-    published(models)
-    published(models)
-    sealed(models)  # never named by the log
+def test_an_unknown_version_is_said_with_those_that_are(local: Versions) -> None:
+    with pytest.raises(UnknownVersion, match=r"no version 7 among the models: expected one of none yet$"):
+        local.require(7)
+    published(local)
+    published(local)
+    sealed(local)  # never named by the log
 
-    for ask in (models.require, models.manifest):
-        with pytest.raises(UnknownVersion, match="no version 7 among the models: expected one of 1, 2$"):
+    for ask in (local.require, local.manifest):
+        with pytest.raises(UnknownVersion, match=r"no version 7 among the models: expected one of 1, 2$"):
             ask(7)
     with pytest.raises(UnknownVersion):
-        models.require(3)
+        local.require(3)
 
 
 # Released formats
@@ -435,18 +435,18 @@ def golden(versions: Versions, kind: Kind = "models") -> None:
     store.put(f"{kind}/log/000000000001.json", (GOLDEN / "log-entry.json").read_bytes())
 
 
-def test_format_1_is_still_read(models: Versions) -> None:
-    golden(models)
+def test_format_1_is_still_read(local: Versions) -> None:
+    golden(local)
 
-    manifest = models.manifest(1)
+    manifest = local.manifest(1)
     assert manifest.version == 1
     assert manifest.created_at == datetime(2026, 1, 5, 2, 13, 7, 481516, tzinfo=UTC)
     assert manifest.files == (
         FileRecord("weights.safetensors", 4, "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"),
     )
     assert manifest.properties == {"backbone": "resnet101", "trained": False}
-    assert models.read(1, "weights.safetensors") == b"test"
-    assert models.entries() == [
+    assert local.read(1, "weights.safetensors") == b"test"
+    assert local.entries() == [
         Entry(
             sequence=1,
             action="promote",
@@ -476,5 +476,5 @@ def test_a_later_format_is_refused_rather_than_misread(local: Versions, path: st
     golden(local)
     local._store.put(path, json.dumps(json.loads(local._store.get(path)) | {"format": 2}).encode())
 
-    with pytest.raises(LakeError, match="has format 2, this Vitrine reads 1: update Vitrine"):
+    with pytest.raises(LakeError, match=r"has format 2, this Vitrine reads 1: update Vitrine"):
         local.manifest(1) if "manifest" in path else local.newest()
