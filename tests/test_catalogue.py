@@ -275,12 +275,12 @@ def check_stored_pictures(sql: duckdb.DuckDBPyConnection, history: History) -> N
 # What stands out of the histories
 
 
-def test_two_keys_with_one_content_share_its_score_whoever_was_scored(lake: Lake) -> None:
-    add_images(lake, [image(1, "a", "same", product="shoe"), image(2, "b", "same", product="hat")])
-    add_scores(lake, [score(3, "a", "same", 1, 48)])
-    add_models(lake, 1)
+def test_two_keys_with_one_content_share_its_score_whoever_was_scored(local: Lake) -> None:
+    add_images(local, [image(1, "a", "same", product="shoe"), image(2, "b", "same", product="hat")])
+    add_scores(local, [score(3, "a", "same", 1, 48)])
+    add_models(local, 1)
 
-    with connect(lake) as sql:
+    with connect(local) as sql:
         found = sql.execute("SELECT image_key, product_id, polarity FROM scores ORDER BY image_key").fetchall()
 
     assert found == [("a", "shoe", 0.75), ("b", "hat", 0.75)]
@@ -450,9 +450,9 @@ def test_every_view_of_an_empty_lake_is_typed_and_empty(lake: Lake, tmp_path: Pa
         assert columns(sql) == empty
 
 
-def test_an_empty_lake_has_a_catalogue_too(lake: Lake) -> None:
-    assert write_catalogue(lake) == lake.store.url("catalogue.duckdb")
-    assert lake.store.exists("catalogue.duckdb")
+def test_an_empty_lake_has_a_catalogue_too(local: Lake) -> None:
+    assert write_catalogue(local) == local.store.url("catalogue.duckdb")
+    assert local.store.exists("catalogue.duckdb")
 
 
 @pytest.mark.parametrize("name", ["it's", "a b", "ünï", "a{b}c", 'q"q', "a;b--", "C#", "a+b&c=d"])

@@ -36,6 +36,7 @@ class Shop:
 
     uri: str
     lake_uri: str
+    cache: Path
     content: dict[str, bytes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -64,18 +65,18 @@ class Shop:
 @pytest.fixture
 def shop(tmp_path: Path) -> Shop:
     """A shop and its lake in local directories."""
-    return _open_shop(str(tmp_path))
+    return _open_shop(str(tmp_path), tmp_path / "cache")
 
 
 @pytest.fixture
-def any_shop(root: str) -> Shop:
+def any_shop(root: str, tmp_path: Path) -> Shop:
     """The same, and once more on the real S3 server."""
-    return _open_shop(root)
+    return _open_shop(root, tmp_path / "cache")
 
 
-def _open_shop(root: str) -> Shop:
+def _open_shop(root: str, cache: Path) -> Shop:
     init_model(f"{root}/lake", SMALL)
-    return Shop(f"{root}/pictures", f"{root}/lake")
+    return Shop(f"{root}/pictures", f"{root}/lake", cache)
 
 
 def picture(seed: int, side: int = 48, kind: str = "JPEG") -> bytes:
@@ -218,8 +219,8 @@ def test_parameters_refuse_what_they_do_not_know(kind: type[Any]) -> None:
         kind(lakes="x")
 
 
-def test_real_photographs_night_after_night(root: str, grocery: Path) -> None:
-    shop = _open_shop(root)
+def test_real_photographs_night_after_night(any_shop: Shop, grocery: Path) -> None:
+    shop = any_shop
     files = sorted((grocery / "images").rglob("*.jpg"))
     assert len(files) == 964
     for file in files:
@@ -244,7 +245,7 @@ def test_real_photographs_night_after_night(root: str, grocery: Path) -> None:
     assert _index_keys(shop) == live
     for key in keys[40:45]:
         with pytest.raises(UnknownKey):
-            search_by_key(shop.lake, key, 3, Path(shop.lake_uri))
+            search_by_key(shop.lake, key, 3, shop.cache)
     _check_polarity(shop, [keys[20], "new/3.jpg", keys[0]])
 
 
@@ -289,13 +290,13 @@ def _check_polarity(shop: Shop, keys: list[str]) -> None:
 def _check_search(shop: Shop, keys: list[str]) -> None:
     """Search against exact cosine in SQL."""
     for key in keys:
-        found = search_by_key(shop.lake, key, 5, Path(_cache(shop)))
+        found = search_by_key(shop.lake, key, 5, shop.cache)
         exact = shop.sql(f"SELECT similarity FROM similar_to({json.dumps(key).replace(chr(34), chr(39))}, k := 5)")
         assert [row["similarity"] for row in found.neighbours] == pytest.approx([s for (s,) in exact], abs=2e-3)
 
 
 def _neighbours(shop: Shop, key: str) -> set[str]:
-    return {row["image_key"] for row in search_by_key(shop.lake, key, 100, Path(_cache(shop))).neighbours}
+    return {row["image_key"] for row in search_by_key(shop.lake, key, 100, shop.cache).neighbours}
 
 
 def _index_keys(shop: Shop) -> set[str]:
@@ -305,13 +306,7 @@ def _index_keys(shop: Shop) -> set[str]:
 
 
 def _neighbours_all(shop: Shop, key: str) -> set[str]:
-    return {row["image_key"] for row in search_by_key(shop.lake, key, 10_000, Path(_cache(shop))).neighbours}
-
-
-def _cache(shop: Shop) -> str:
-    import tempfile
-
-    return str(Path(tempfile.gettempdir(), "vitrine-test-cache"))
+    return {row["image_key"] for row in search_by_key(shop.lake, key, 10_000, shop.cache).neighbours}
 
 
 def _objects(lake: Lake, name: str) -> list[str]:

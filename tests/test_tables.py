@@ -210,12 +210,12 @@ def test_duckdb_and_delta_read_the_same_rows(lake: Lake) -> None:
     assert delta.metadata().partition_columns == ["model_version"]
 
 
-def test_deltas_own_scan_reads_every_row_of_a_partitioned_table(lake: Lake) -> None:
+def test_deltas_own_scan_reads_every_row_of_a_partitioned_table(local: Lake) -> None:
     from deltalake import QueryBuilder
 
-    commit_scores(lake, 1, "a", "b")
-    commit_scores(lake, 12, "c")
-    delta = DeltaTable(lake.store.url("scores"), storage_options=lake.store.storage_options)
+    commit_scores(local, 1, "a", "b")
+    commit_scores(local, 12, "c")
+    delta = DeltaTable(local.store.url("scores"), storage_options=local.store.storage_options)
 
     query = QueryBuilder().register("scores", delta)
     rows = pa.table(query.execute("SELECT image_key, model_version FROM scores ORDER BY image_key").read_all())
