@@ -149,6 +149,6 @@ def _look_around(lake_uri: str, source: Path, pictures: int, retrained: RetrainS
             f"{vitrine} search {source / key} {option}",
             f'{vitrine} sql "FROM product_polarity() LIMIT 5" {option}',
             f"{vitrine} nightly {source} {option}    # nothing changed: nothing is done",
-            f"open {lake.store.url(catalogue.CATALOGUE)} read-only in any DuckDB client",
+            f"open {lake_uri}/{catalogue.CATALOGUE} read-only in any DuckDB client",
         ],
     )
