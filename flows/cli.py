@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
 import typer
 
@@ -104,6 +104,9 @@ def demo(
     as_json: JsonOption = False,
 ) -> None:
     """Draw a small shop, train a small network on part of it, run the night on all of it."""
+    from flows.demo_directory import make_room
+
+    make_room(directory)
     with _prefect():
         from flows.demo import run_demo
 
@@ -387,15 +390,16 @@ def main() -> None:
 
 def _is_expected(error: Exception) -> bool:
     """Whether the error's message is written for the user."""
+    from flows.local_prefect import PrefectUnavailable
     from index.errors import IndexingError
     from lake.errors import LakeError
     from model.errors import ModelError
     from tasks.errors import TaskError
 
-    return isinstance(error, IndexingError | LakeError | ModelError | TaskError)
+    return isinstance(error, IndexingError | LakeError | ModelError | PrefectUnavailable | TaskError)
 
 
-def _fail(message: str, code: int = 1) -> None:
+def _fail(message: str, code: int = 1) -> NoReturn:
     first, *rest = message.splitlines() or ["failed"]
     print(f"vitrine: {first}", *rest, sep="\n", file=sys.stderr)  # noqa: T201
     sys.exit(code)

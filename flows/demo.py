@@ -19,7 +19,6 @@ from flows.retrain import RetrainSummary, retrain_model
 from flows.search import Found, search_by_key
 from flows.settings import read_settings
 from lake import catalogue
-from lake.errors import LakeError
 from lake.lake import open_lake
 from tasks import progress
 from tasks.draw_catalogue import DrawnPicture, draw_catalogue, write_labels
@@ -29,7 +28,6 @@ BROKEN = 3
 IMAGE_SIZE = 64
 LABELLED_SHARE = 0.7  # of the products; the rest arrives with the night
 PRODUCT_ID_PATTERN = r"([^/]+)/[^/]+$"  # the folder that a picture lies in
-MADE_BY = ".vitrine-demo"  # marks a directory that the demo may draw afresh
 
 
 @dataclass(frozen=True)
@@ -48,8 +46,7 @@ class Demo:
 
 
 def run_demo(directory: Path, *, products: int, epochs: int, seed: int) -> Demo:
-    """Draw, ingest a first part, train on it, then let the night bring the rest."""
-    _make_room(directory)
+    """Draw into an empty directory, ingest a first part, train on it, then let the night bring the rest."""
     source, labels, lake = directory / "pictures", directory / "labels.csv", str(directory / "lake")
     drawn = _draw(source, products, seed)
     early = _delivered_first(drawn)
@@ -70,19 +67,6 @@ def run_demo(directory: Path, *, products: int, epochs: int, seed: int) -> Demo:
     )
     night = nightly(NightlyParameters(lake=lake, source=str(source), product_id_pattern=PRODUCT_ID_PATTERN))
     return _look_around(lake, source, len(drawn), retrained, night)
-
-
-def _make_room(directory: Path) -> None:
-    """An empty directory. One that an earlier demo made is drawn afresh; any other is left alone."""
-    if directory.exists() and any(directory.iterdir()):
-        if not (directory / MADE_BY).exists():
-            raise LakeError(f"{directory} is not empty and no demo made it: name another directory")
-        shutil.rmtree(directory)
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        (directory / MADE_BY).touch()
-    except OSError as error:
-        raise LakeError(f"{directory} can't be written: {error.strerror}") from error
 
 
 def _draw(source: Path, products: int, seed: int) -> list[DrawnPicture]:

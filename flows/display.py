@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,37 +78,64 @@ def stage(name: str, total: int) -> Iterator[Stage]:
     """Time a stage of so many pictures and show how far it is."""
     done = Stage(name, total)
     started = time.monotonic()
+    try:
+        with _bar(name, total):
+            yield done
+    finally:
+        done.seconds = time.monotonic() - started
+    logger.info("%s: %d pictures in %.1f s", done.name, done.pictures, done.seconds)
+
+
+@contextmanager
+def _bar(name: str, total: int) -> Iterator[None]:
     bars = _terminal.bars
     if bars is None:
-        yield done
-    else:
-        row = bars.add_task(name, total=total or None)
-        try:
-            with progress.listening(lambda pictures: bars.advance(row, pictures)):
-                yield done
-        finally:
-            bars.remove_task(row)
-    done.seconds = time.monotonic() - started
-    logger.info("%s: %d pictures in %.1f s", done.name, done.pictures, done.seconds)
+        yield
+        return
+    row = bars.add_task(name, total=total or None)
+
+    def advance(pictures: int) -> None:
+        with suppress(KeyError):  # a straggler, after its stage has ended
+            bars.advance(row, pictures)
+
+    try:
+        with progress.listening(advance):
+            yield
+    finally:
+        bars.remove_task(row)
+
+
+@contextmanager
+def best_effort() -> Iterator[None]:
+    """What is shown on a Prefect server must not fail the work that it shows."""
+    try:
+        yield
+    except Exception:
+        logger.debug("an artifact was not written", exc_info=True)
 
 
 class ProgressArtifact:
     """A stage's progress on the Prefect server, in percent; updated at most every two seconds."""
 
     def __init__(self, key: str, total: int, description: str) -> None:
-        from prefect.artifacts import create_progress_artifact
-
         self._total = total
         self._done = 0
         self._told = time.monotonic()
-        self._id: Any = create_progress_artifact(progress=0.0, key=key, description=description) if total else None
+        self._id: Any = None
+        if total:
+            with best_effort():
+                from prefect.artifacts import create_progress_artifact
+
+                self._id = create_progress_artifact(progress=0.0, key=key, description=description)
 
     def advance(self, count: int) -> None:
         """So many more are done."""
-        from prefect.artifacts import update_progress_artifact
-
         self._done += count
         is_last = self._done >= self._total
-        if self._id is not None and (is_last or time.monotonic() - self._told > ARTIFACT_SECONDS):
+        if self._id is None or not (is_last or time.monotonic() - self._told > ARTIFACT_SECONDS):
+            return
+        with best_effort():
+            from prefect.artifacts import update_progress_artifact
+
             update_progress_artifact(self._id, progress=100.0 * self._done / self._total)
             self._told = time.monotonic()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from prefect import flow
 
@@ -51,18 +51,14 @@ def ingest_catalogue(parameters: IngestParameters = IngestParameters()) -> Inges
             commit_images(lake, run.run_id, plan, shards)
             live = check_images(lake, plan, shards)
         summary = _summarise(plan, shards, live)
-        run.count(
-            listed=summary.listed,
-            skipped=summary.skipped,
-            unchanged=summary.unchanged,
-            ingested=summary.ingested,
-            rejected=summary.rejected,
-            failed=summary.failed,
-            deleted=summary.deleted,
-            live=summary.live,
-        )
+        run.count(**counts_of_ingest(summary))
         _check_failed(plan, summary)
     return summary
+
+
+def counts_of_ingest(summary: IngestSummary) -> dict[str, int]:
+    """The summary as columns of `runs`."""
+    return {name: value for name, value in asdict(summary).items() if name != "source"}
 
 
 def _summarise(plan: IngestPlan, shards: list[IngestedShard], live: int) -> IngestSummary:

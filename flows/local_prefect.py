@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
+import subprocess
+import sys
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+START_SECONDS = 180  # the first start on a machine creates the database, and busy machines are slow
+
 DEFAULTS = {
-    # Without a server of one's own, Prefect starts a temporary one; on a busy machine that takes a while.
-    "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
     # Its chatter is not the user's business; a failed run says why in one line of ours.
     "PREFECT_LOGGING_LEVEL": "CRITICAL",
     "PREFECT_LOGGING_SERVER_LEVEL": "CRITICAL",
@@ -22,6 +25,12 @@ DEFAULTS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
 }
+
+SERVER = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+
+
+class PrefectUnavailable(Exception):
+    """No Prefect server answers; the message says which, and what to do."""
 
 
 def prepare() -> None:
@@ -32,19 +41,26 @@ def prepare() -> None:
 
 @contextmanager
 def server() -> Iterator[None]:
-    """Have a Prefect server answer while the block runs, a temporary one where none is configured."""
+    """Have a Prefect server answer while the block runs, a temporary one where none is configured.
+
+    Raises PrefectUnavailable.
+    """
     prepare()
     warnings.simplefilter("ignore")  # other people's deprecations are not the user's business either
-    from flows import display
+    from prefect.settings import PREFECT_API_URL
 
-    with display.waiting_for("waiting for Prefect"):
-        from prefect.client.orchestration import get_client
+    if os.environ["PREFECT_LOGGING_LEVEL"] == DEFAULTS["PREFECT_LOGGING_LEVEL"]:
+        for name in ("prefect", "prefect.flow_runs", "prefect.task_runs", "prefect._internal"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+    configured = PREFECT_API_URL.value()
+    if configured:
+        _check_configured(configured)
+        with without_heartbeats():
+            yield
+        return
+    from prefect.settings import temporary_settings
 
-        with get_client(sync_client=True) as client:
-            client.api_healthcheck()
-    for name in ("prefect", "prefect.flow_runs", "prefect.task_runs"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    with without_heartbeats():
+    with _temporary_server() as url, temporary_settings({PREFECT_API_URL: url}), without_heartbeats():
         yield
 
 
@@ -55,3 +71,55 @@ def without_heartbeats() -> Iterator[None]:
 
     with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
         yield
+
+
+def _check_configured(url: str) -> None:
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        problem = client.api_healthcheck()
+    if problem is not None:
+        raise PrefectUnavailable(
+            f"the Prefect server at {url} does not answer: start it, or unset PREFECT_API_URL for a temporary one"
+        )
+
+
+@contextmanager
+def _temporary_server() -> Iterator[str]:
+    """A server of this run's own; its API's URL."""
+    from flows import display
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "flows.temporary_server", str(port)],
+        env=os.environ | SERVER,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        with display.waiting_for("starting Prefect"):
+            _wait_until_it_answers(f"http://127.0.0.1:{port}/api/health", process)
+        yield f"http://127.0.0.1:{port}/api"
+    finally:
+        process.communicate()  # closes its standard input, at which it ends
+
+
+def _wait_until_it_answers(url: str, process: subprocess.Popen[bytes]) -> None:
+    import httpx
+
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if httpx.get(url, timeout=5, trust_env=False).is_success:
+                return
+        except httpx.HTTPError:
+            time.sleep(0.1)
+    why = "it ended at once" if process.poll() is not None else f"it did not answer in {START_SECONDS} s"
+    raise PrefectUnavailable(
+        f"Prefect's temporary server could not be started ({why}): try `prefect server start` to see why, "
+        "and set PREFECT_API_URL to a server that runs"
+    )

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from prefect import flow
 
-from flows.ingest import IngestSummary, ingest_catalogue
+from flows.ingest import IngestSummary, counts_of_ingest, ingest_catalogue
 from flows.parameters import IngestParameters, NightlyParameters, RebuildParameters, ScoreParameters
-from flows.rebuild import IndexSummary, rebuild_index
+from flows.rebuild import IndexSummary, counts_of_index, rebuild_index
 from flows.running import running
-from flows.score import ScoreSummary, score_catalogue
+from flows.score import ScoreSummary, counts_of_score, score_catalogue
 from tasks.errors import CountsDisagree
 from tasks.models import require_model
 
@@ -29,26 +29,13 @@ def nightly(parameters: NightlyParameters = NightlyParameters()) -> NightSummary
     """Bring images, scores and the published index up to date with the source."""
     lake, source = parameters.lake_uri, parameters.source_uri
     with running("nightly", lake, source=source) as run:
-        require_model(run.lake)  # said at once rather than after hours of fetching
+        version = require_model(run.lake)  # said at once rather than after hours of fetching, and kept all night
         ingested = ingest_catalogue(parameters.part(IngestParameters))
-        scored = score_catalogue(parameters.part(ScoreParameters))
-        indexed = rebuild_index(parameters.part(RebuildParameters))
-        run.count(
-            listed=ingested.listed,
-            skipped=ingested.skipped,
-            unchanged=ingested.unchanged,
-            ingested=ingested.ingested,
-            rejected=ingested.rejected,
-            failed=ingested.failed,
-            deleted=ingested.deleted,
-            live=ingested.live,
-            model_version=scored.model_version,
-            already_scored=scored.already_scored,
-            scored=scored.scored,
-            index_version=indexed.index_version,
-            indexed=indexed.rows,
-            published=indexed.is_new,
-        )
+        run.count(**counts_of_ingest(ingested))
+        scored = score_catalogue(parameters.part(ScoreParameters, model_version=version))
+        run.count(**counts_of_score(scored))
+        indexed = rebuild_index(parameters.part(RebuildParameters, model_version=version))
+        run.count(**counts_of_index(indexed))
         _check_counts(ingested, scored, indexed)
     return NightSummary(ingested, scored, indexed)
 

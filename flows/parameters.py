@@ -5,12 +5,11 @@ None means "as the settings say", so that a deployment without parameters does w
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from flows.settings import Settings, SettingsError, read_settings
+from flows.settings import Pattern, Settings, SettingsError, read_settings
 from tasks.ingest import IngestConfig
 from tasks.models import ModelChoice
 from tasks.rebuild import RebuildConfig
@@ -19,19 +18,6 @@ from tasks.score import ScoreConfig
 if TYPE_CHECKING:  # they bring torch, which a night without new pictures never needs
     from model.gate import GatePolicy
     from tasks.retrain import RetrainConfig
-
-
-def _one_group(pattern: str) -> str:
-    try:
-        groups = re.compile(pattern).groups
-    except re.error as error:
-        raise ValueError(f"not a regular expression: {error}") from error
-    if groups != 1:
-        raise ValueError(f"expected one group, the product's id, found {groups}")
-    return pattern
-
-
-Pattern = Annotated[str, AfterValidator(_one_group)]
 
 
 class _Parameters(BaseModel):
@@ -116,9 +102,10 @@ class NightlyParameters(IngestParameters):
         """What the index tasks need."""
         return _rebuild_config(self.settings)
 
-    def part(self, kind: type[Any]) -> Any:
+    def part(self, kind: type[Any], **more: Any) -> Any:
         """The parameters of one of the flows that make up the night."""
-        return kind(**{name: getattr(self, name) for name in kind.model_fields if name in type(self).model_fields})
+        shared = {name: getattr(self, name) for name in kind.model_fields if name in type(self).model_fields}
+        return kind(**shared | more)
 
 
 class RetrainParameters(_Parameters):

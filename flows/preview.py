@@ -10,7 +10,7 @@ from lake.lake import Lake, open_lake
 from lake.store import open_store
 from tasks.ingest import preview_ingest
 from tasks.models import require_model
-from tasks.rebuild import preview_index
+from tasks.rebuild import IndexPlan, preview_index
 from tasks.score import preview_scoring
 
 
@@ -31,8 +31,14 @@ def preview(parameters: IngestParameters | ScoreParameters | RebuildParameters) 
         "index": plan.spec.factory_string(),
         "bytes_per_vector": plan.spec.bytes_per_vector,
         "shards": len(plan.shards),
-        "publish": "nothing: the published index has this content" if plan.is_current else "a new version",
+        "publish": _publication(plan),
     }
+
+
+def _publication(plan: IndexPlan) -> str:
+    if plan.is_current:
+        return "nothing: the published index has this content"
+    return "a new version" if plan.same_as is None else f"version {plan.same_as} again: it has this content"
 
 
 def _ingest(parameters: IngestParameters) -> dict[str, Any]:

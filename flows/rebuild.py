@@ -50,13 +50,18 @@ def rebuild_index(parameters: RebuildParameters = RebuildParameters()) -> IndexS
             plan = plan_index(lake, version, config)
         found = _bring_up_to_date(run, plan, config)
         summary = _summarise(plan, found)
-        run.count(
-            model_version=version,
-            index_version=summary.index_version,
-            indexed=summary.rows,
-            published=summary.is_new,
-        )
+        run.count(**counts_of_index(summary))
     return summary
+
+
+def counts_of_index(summary: IndexSummary) -> dict[str, int | bool | None]:
+    """The summary as columns of `runs`."""
+    return {
+        "model_version": summary.model_version,
+        "index_version": summary.index_version,
+        "indexed": summary.rows,
+        "published": summary.is_new,
+    }
 
 
 def _bring_up_to_date(run: Run, plan: IndexPlan, config: RebuildConfig) -> PublishedIndex | None:

@@ -8,9 +8,9 @@ from typing import Any
 from prefect import flow
 
 from flows.parameters import RebuildParameters, RetrainParameters
-from flows.rebuild import IndexSummary, rebuild_index
+from flows.rebuild import IndexSummary, counts_of_index, rebuild_index
 from flows.running import running
-from flows.score import ScoreSummary, score_catalogue
+from flows.score import ScoreSummary, counts_of_score, score_catalogue
 from tasks.labels import snapshot_labels
 from tasks.retrain import describe, judge_candidate, train_candidate
 
@@ -47,8 +47,8 @@ def retrain_model(parameters: RetrainParameters = RetrainParameters()) -> Retrai
         if decision.promote and parameters.then_serve:
             scored = score_catalogue(parameters.score_parameters(candidate.version))
             indexed = rebuild_index(RebuildParameters(lake=parameters.lake, model_version=candidate.version))
-            run.count(live=scored.live, scored=scored.scored, already_scored=scored.already_scored)
-            run.count(index_version=indexed.index_version, indexed=indexed.rows, published=indexed.is_new)
+            run.count(**counts_of_score(scored))
+            run.count(**counts_of_index(indexed))
     return RetrainSummary(
         model_version=candidate.version,
         promoted=decision.promote,

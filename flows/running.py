@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import pyarrow as pa
-from prefect.futures import PrefectFuture, as_completed
+from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.futures import PrefectFuture
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from flows import display
-from lake.catalogue import write_catalogue
+from flows.settings import SettingsError
+from lake.catalogue import CATALOGUE, write_catalogue
 from lake.errors import LakeError
 from lake.lake import Lake, open_lake
 from lake.tables import RUNS
 from tasks import workspace
 
 logger = logging.getLogger(__name__)
+
+SUBMITTED_AT_ONCE = 64
 
 Work = TypeVar("Work")
 Result = TypeVar("Result")
@@ -53,8 +59,8 @@ class Run:
     def stage(self, name: str, pictures: int = 0) -> Iterator[display.Stage]:
         """A named and timed part of the run."""
         with display.stage(name, pictures) as done:
+            self.stages.append(done)  # at once: a failed run's row shows the stage that it died in
             yield done
-        self.stages.append(done)
 
     def adopt(self, other: Sequence[display.Stage]) -> None:
         """Count a part flow's stages as this run's own."""
@@ -87,8 +93,10 @@ class Run:
 @contextmanager
 def running(flow: str, lake_uri: str, *, source: str | None = None, create: bool = False) -> Iterator[Run]:
     """Around a flow's work: whatever happens, the run leaves a row, and the catalogue names what is committed."""
-    from prefect.runtime import flow_run
+    from prefect.runtime import deployment, flow_run
 
+    if deployment.id is not None:
+        _check_absolute(lake=lake_uri, source=source)
     parent = _current.get()
     # A second attempt of a run must never overwrite what the first has committed.
     run_id = f"{flow_run.id}-{flow_run.run_count}"
@@ -97,24 +105,38 @@ def running(flow: str, lake_uri: str, *, source: str | None = None, create: bool
     try:
         yield run
     except BaseException as error:
-        _record(run, "failed", str(error) or type(error).__name__, best_effort=True)
+        _record_failure(run, error)
         raise
     finally:
         _current.reset(token)
-    _record(run, "completed", None, best_effort=False)
-    leave_artifacts(run)
-    if parent is not None:
-        parent.adopt(run.stages)
+        if parent is not None:
+            parent.adopt(run.stages)
+    _record(run, "completed", None)
+    _leave_artifacts(run)
+
+
+def _check_absolute(**places: str | None) -> None:
+    """A worker runs a deployment wherever it likes: a relative path would name another place each time."""
+    for name, place in places.items():
+        if place is not None and "://" not in place and not Path(place).is_absolute():
+            raise SettingsError(f"{name} is {place!r}: a deployed run needs an absolute path or a URI")
 
 
 def each(work: Sequence[Work], submit: Callable[[Work], PrefectFuture[Result]], *, key: str, what: str) -> list[Result]:
-    """Run a unit of work for each reference, at most as many at once as the flow's task runner allows."""
+    """Run a unit of work for each reference; the results in their order."""
     told = display.ProgressArtifact(key, len(work), what)
-    futures = [submit(reference) for reference in work]
-    for future in as_completed(futures):
-        future.result()
+    results: list[Result] = []
+    submitted: deque[PrefectFuture[Result]] = deque()
+    # A window, for thousands of task runs at once are more than a Prefect server bears.
+    for reference in work:
+        submitted.append(submit(reference))
+        if len(submitted) >= SUBMITTED_AT_ONCE:
+            results.append(submitted.popleft().result())
+            told.advance(1)
+    while submitted:
+        results.append(submitted.popleft().result())
         told.advance(1)
-    return [future.result() for future in futures]
+    return results
 
 
 def threads(units_at_once: int) -> TaskRunner[PrefectFuture[Any]]:
@@ -123,30 +145,34 @@ def threads(units_at_once: int) -> TaskRunner[PrefectFuture[Any]]:
     return cast("TaskRunner[PrefectFuture[Any]]", ThreadPoolTaskRunner(max_workers=units_at_once))
 
 
-def leave_artifacts(run: Run) -> None:
+def _leave_artifacts(run: Run) -> None:
     """The run on the Prefect server: a summary, its counts as a table, a link to the catalogue."""
-    from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
-
     counts = {name: value for name, value in run.counts.items() if value is not None}
     lines = [f"# {run.flow}", "", f"Lake `{run.lake.uri}`" + (f", source `{run.source}`" if run.source else ""), ""]
     lines += ["| stage | seconds | pictures |", "|---|---:|---:|"]
     lines += [f"| {stage.name} | {stage.seconds:.1f} | {stage.pictures} |" for stage in run.stages]
-    create_markdown_artifact("\n".join(lines), key=run.flow, description="What the run did, stage by stage")
-    create_table_artifact([counts], key=f"{run.flow}-counts", description="The run's row of the runs table")
-    catalogue = run.lake.store.url("catalogue.duckdb")
-    link = catalogue if run.lake.store.directory is None else run.lake.uri + "/catalogue.duckdb"
-    create_link_artifact(link, link_text="catalogue.duckdb", key=f"{run.flow}-catalogue")
+    link = f"{run.lake.uri}/{CATALOGUE}"
+    with display.best_effort():
+        create_markdown_artifact("\n".join(lines), key=run.flow, description="What the run did, stage by stage")
+        create_table_artifact([counts], key=f"{run.flow}-counts", description="The run's row of the runs table")
+        create_link_artifact(link, link_text=CATALOGUE, key=f"{run.flow}-catalogue")
 
 
-def _record(run: Run, status: str, error: str | None, *, best_effort: bool) -> None:
-    """Write the run's row, then the catalogue; of a failed run, as far as the lake still answers."""
+def _record(run: Run, status: str, error: str | None) -> None:
+    """Write the run's row, then the catalogue; the workspace is of no more use."""
+    part = run.lake.runs.write_part(run.row(status, error), run.run_id)
+    run.lake.runs.commit([part], application_id=f"run-{run.run_id}")
+    if run.parent_run_id is None:  # readers see a whole night at once, not its parts
+        write_catalogue(run.lake)
     try:
         workspace.clear(run.lake.store, run.run_id)
-        part = run.lake.runs.write_part(run.row(status, error), run.run_id)
-        run.lake.runs.commit([part], application_id=f"run-{run.run_id}")
-        if run.parent_run_id is None:  # readers see a whole night at once, not its parts
-            write_catalogue(run.lake)
     except LakeError as failure:
-        if not best_effort:
-            raise
+        logger.warning("the run's workspace was left behind: %s", failure)
+
+
+def _record_failure(run: Run, error: BaseException) -> None:
+    """The row of a failed run, as far as the lake still answers; the run's own error matters more."""
+    try:
+        _record(run, "failed", str(error) or type(error).__name__)
+    except LakeError as failure:
         logger.warning("the failed run left no row: %s", failure)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from prefect import flow
 
@@ -46,10 +46,10 @@ def score_catalogue(parameters: ScoreParameters = ScoreParameters()) -> ScoreSum
         summary = ScoreSummary(
             version, plan.live, plan.contents, plan.already_scored, sum(shard.scored for shard in shards)
         )
-        run.count(
-            model_version=version,
-            live=summary.live,
-            already_scored=summary.already_scored,
-            scored=summary.scored,
-        )
+        run.count(**counts_of_score(summary))
     return summary
+
+
+def counts_of_score(summary: ScoreSummary) -> dict[str, int]:
+    """The summary as columns of `runs`."""
+    return {name: value for name, value in asdict(summary).items() if name != "contents"}

@@ -7,11 +7,12 @@ installation to the next.
 from __future__ import annotations
 
 import os
+import re
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 CORES = os.cpu_count() or 1
@@ -19,6 +20,19 @@ CORES = os.cpu_count() or 1
 
 class SettingsError(Exception):
     """A setting has a value that can't be used; the message names it."""
+
+
+def _one_group(pattern: str) -> str:
+    try:
+        groups = re.compile(pattern).groups
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from error
+    if groups != 1:
+        raise ValueError(f"expected one group, the product's id, found {groups}")
+    return pattern
+
+
+Pattern = Annotated[str, AfterValidator(_one_group)]
 
 
 class Settings(BaseSettings):
@@ -30,7 +44,7 @@ class Settings(BaseSettings):
     source: str | None = None
     labels: str | None = None
 
-    product_id_pattern: str | None = None
+    product_id_pattern: Pattern | None = None
     max_deleted_share: float = Field(0.5, ge=0, le=1)
     shard_pictures: int = Field(1024, ge=1)
     fetch_threads: int = Field(16, ge=1)

@@ -46,10 +46,10 @@ def print_index(found: IndexSummary) -> None:
     elif not found.is_new:
         console.print(f"index   version {found.index_version} serves on: nothing changed")
     else:
-        console.print(
-            f"index   version {found.index_version} published: {found.rows} pictures, recall@10 "
-            f"{found.recall_at_10:.3f}, {found.latency_ms:.2f} ms a search"
-        )
+        measured = ""
+        if found.recall_at_10 is not None:
+            measured = f", recall@10 {found.recall_at_10:.3f}, {found.latency_ms:.2f} ms a search"
+        console.print(f"index   version {found.index_version} published: {found.rows} pictures{measured}")
 
 
 def print_night(found: NightSummary) -> None:

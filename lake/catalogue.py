@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.resources import files as package_files
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,14 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from lake.errors import LakeError, StoreUnavailable
 from lake.lake import Lake, ServingPair
 from lake.store import Store
 from lake.tables import Table, TableFile
 from lake.versions import Versions
 
 CATALOGUE = "catalogue.duckdb"
+CATALOGUE_ATTEMPTS = 3
 
 VERSION_COLUMNS = pa.schema(
     [
@@ -130,26 +133,43 @@ CREATE VIEW pictures_ever AS
 """
 
 
-def connect(lake: Lake) -> duckdb.DuckDBPyConnection:
-    """An in-memory DuckDB with the lake's views and macros as they are committed now: what readers ask."""
-    connection = duckdb.connect()
-    prepare(connection, lake.store)
-    _create_views(connection, lake)
-    return connection
+@contextmanager
+def connect(lake: Lake) -> Iterator[duckdb.DuckDBPyConnection]:
+    """An in-memory DuckDB with the lake's views and macros as they are committed now: what readers ask.
+
+    Raises StoreUnavailable where a file can't be read, LakeError for any other error of DuckDB's.
+    """
+    with _opened(lake) as connection:
+        _create_views(connection, lake)
+        yield connection
 
 
-def workbench(lake: Lake, *, memory_limit: str = "2GB") -> duckdb.DuckDBPyConnection:
+@contextmanager
+def workbench(lake: Lake, *, memory_limit: str = "2GB") -> Iterator[duckdb.DuckDBPyConnection]:
     """An in-memory DuckDB with the tables' current state and where pixels lie: what tasks ask.
 
-    `memory_limit` (DuckDB's spelling) bounds joins and sorts, which spill to disk beyond it.
+    `memory_limit` (DuckDB's spelling) bounds joins and sorts, which spill to a temporary directory beyond it.
+    Raises as `connect`.
     """
-    connection = duckdb.connect()
-    connection.execute("SET memory_limit = ?", [memory_limit])
-    prepare(connection, lake.store)
-    images = lake.images.files()
-    _create_table_views(connection, _relation(lake.images, images), _relation(lake.scores, lake.scores.files()))
-    connection.execute(STORED_PICTURES.format(stored=_relation(lake.images, images, located=True)))
-    return connection
+    with _opened(lake) as connection:
+        connection.execute("SET memory_limit = ?", [memory_limit])
+        images = lake.images.files()
+        _create_table_views(connection, _relation(lake.images, images), _relation(lake.scores, lake.scores.files()))
+        connection.execute(STORED_PICTURES.format(stored=_relation(lake.images, images, located=True)))
+        yield connection
+
+
+@contextmanager
+def _opened(lake: Lake) -> Iterator[duckdb.DuckDBPyConnection]:
+    with tempfile.TemporaryDirectory(prefix="vitrine-") as spill, duckdb.connect() as connection:
+        try:
+            connection.execute(f"SET temp_directory = {_quoted(spill)}")
+            prepare(connection, lake.store)
+            yield connection
+        except (duckdb.IOException, duckdb.HTTPException) as error:
+            raise StoreUnavailable(f"the tables of {lake.uri} can't be read: {_first_line(error)}") from error
+        except duckdb.Error as error:
+            raise LakeError(f"a query over {lake.uri} failed: {_first_line(error)}") from error
 
 
 def prepare(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
@@ -174,15 +194,38 @@ def prepare(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
 
 
 def write_catalogue(lake: Lake) -> str:
-    """Write catalogue.duckdb afresh, whole; a client that has the old file open keeps the old. Returns its URL."""
+    """Write catalogue.duckdb afresh, whole; a client that has the old file open keeps the old. Returns its URL.
+
+    Where something is committed meanwhile, it is written again: of two writers, the later state stays.
+    """
+    for _ in range(CATALOGUE_ATTEMPTS):
+        state = _state(lake)
+        _write_once(lake)
+        if _state(lake) == state:
+            break
+    return lake.store.url(CATALOGUE)
+
+
+def _write_once(lake: Lake) -> None:
     with tempfile.TemporaryDirectory(prefix="vitrine-") as folder:
         path = Path(folder, CATALOGUE)
-        connection = duckdb.connect(str(path))
-        prepare(connection, lake.store)
-        _create_views(connection, lake)
-        connection.close()
+        try:
+            with duckdb.connect(str(path)) as connection:
+                prepare(connection, lake.store)
+                _create_views(connection, lake)
+        except duckdb.Error as error:
+            raise StoreUnavailable(f"{CATALOGUE} can't be written: {_first_line(error)}") from error
         lake.store.put(CATALOGUE, path.read_bytes())
-    return lake.store.url(CATALOGUE)
+
+
+def _state(lake: Lake) -> tuple[object, ...]:
+    """What the catalogue depends on, in short."""
+    tables = tuple(table.version() for table in (lake.images, lake.scores, lake.runs))
+    return *tables, lake.models.newest(), lake.indexes.newest()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0]
 
 
 def _create_views(connection: duckdb.DuckDBPyConnection, lake: Lake) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import re
 import uuid
 from collections.abc import Iterable, Mapping
@@ -24,6 +25,8 @@ from typing import Any, Literal
 
 from lake.errors import CorruptFile, LakeError, LostRace, ObjectExists, ObjectNotFound, UnknownVersion
 from lake.store import Store
+
+logger = logging.getLogger(__name__)
 
 Kind = Literal["models", "indexes"]
 Action = Literal["register", "promote", "refuse", "publish", "roll back"]
@@ -228,6 +231,20 @@ class Versions:
         for record in manifest.files:
             self._fetch_file(version, record, directory / record.name)
         return directory
+
+    def is_whole(self, version: int) -> bool:
+        """Whether every file of the version is there: by sha256 in a local lake, by size elsewhere."""
+        records = self.manifest(version).files
+        if self._store.directory is not None:
+            try:
+                self.fetch(version, self._store.directory)
+            except CorruptFile as error:
+                logger.warning("%s", error)
+                return False
+            return True
+        prefix = _path(self.kind, version, "")
+        sizes = {found.path: found.size_bytes for page in self._store.pages(prefix.rstrip("/")) for found in page}
+        return all(sizes.get(prefix + record.name) == record.size_bytes for record in records)
 
     def _fetch_file(self, version: int, record: FileRecord, path: Path) -> None:
         if path.exists() and (path.stat().st_size, sha256_of_file(path)) == (record.size_bytes, record.sha256):

@@ -3,6 +3,7 @@
 TaskError
 ├── SourceError     the pictures' source is not there, is empty, or lost too much at once
 ├── LabelsError     the labels can't be used; the message names the rows
+├── NoDeviceSlot    the concurrency limit that GPU work is to hold does not exist
 └── CountsDisagree  a run lost count of its pictures; what it has not committed stays invisible
 """
 
@@ -17,6 +18,10 @@ class SourceError(TaskError):
 
 class LabelsError(TaskError):
     """The labels can't be used as they are."""
+
+
+class NoDeviceSlot(TaskError):
+    """No slot for the device could be had."""
 
 
 class CountsDisagree(TaskError):

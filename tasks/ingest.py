@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lake import catalogue
-from lake.errors import LakeError, ObjectNotFound
+from lake.errors import LakeError, ObjectNotFound, StoreUnavailable
 from lake.lake import Lake, open_lake
 from lake.store import ObjectInfo, Store, open_store
 from lake.tables import IMAGES, UTC_TIME, Part
@@ -39,6 +39,7 @@ from tasks.workspace import Shard, in_tables, read_shard, write_shard
 logger = logging.getLogger(__name__)
 
 UNREADABLE_SUFFIXES = frozenset({".heic", ".heif", ".svg", ".jxl", ".jp2", ".psd", ".eps", ".ico"})
+MAX_FAILED_IN_A_ROW = 64
 TOMBSTONES_A_PART = 100_000
 
 LISTING = pa.schema(
@@ -49,6 +50,9 @@ LISTING = pa.schema(
         ("last_modified", UTC_TIME),
     ]
 )
+
+
+Fetched = tuple[dict[str, Any], bytes | Exception]  # a row of work, and its bytes or why there are none
 
 
 @dataclass(frozen=True)
@@ -120,16 +124,18 @@ def ingest_shard(
     lake, pictures = open_lake(lake_uri), open_store(source)
     work = read_shard(lake.store, shard).to_pylist()
 
-    def fetch(row: dict[str, Any]) -> tuple[dict[str, Any], bytes | Exception]:
+    def fetch(row: dict[str, Any]) -> Fetched:
         return row, _fetch(pictures, row, config)
 
-    def read(fetched: tuple[dict[str, Any], bytes | Exception]) -> dict[str, Any] | None:
+    def read(fetched: Fetched) -> dict[str, Any] | None:
         made = _image_row(*fetched, config)
         progress.advance(1)
         return made
 
     fetched = bounded_map(fetch, work, workers=config.fetch_threads, window=2 * config.fetch_threads)
-    decoded = bounded_map(read, fetched, workers=config.decode_threads, window=2 * config.decode_threads)
+    decoded = bounded_map(
+        read, _until_hopeless(fetched), workers=config.decode_threads, window=2 * config.decode_threads
+    )
     outcomes = list(zip(work, decoded, strict=True))
     rows = [made | {"ingested_at": ingested_at} for _, made in outcomes if made is not None]
     parts = []
@@ -143,8 +149,10 @@ def ingest_shard(
         failed=len(work) - len(rows),
         failed_known=sum(row["known"] for row, made in outcomes if made is None),
     )
-    logger.info(
-        "shard %d: %d ingested, %d rejected, %d failed",
+    level = logging.WARNING if done.failed else logging.INFO
+    logger.log(
+        level,
+        "shard %d: %d ingested, %d rejected, %d not fetched",
         shard.number,
         done.ingested,
         done.rejected,
@@ -186,10 +194,10 @@ def check_images(lake_uri: str, plan: IngestPlan, shards: list[IngestedShard]) -
 
 def is_picture(info: ObjectInfo) -> bool:
     """Whether an object is taken for a picture by its name: a picture's suffix, or none at all."""
-    name = PurePosixPath(info.path).name
-    if name.startswith("."):
+    path = PurePosixPath(info.path)
+    if any(part.startswith(".") for part in path.parts):
         return False
-    suffix = PurePosixPath(name).suffix.lower()
+    suffix = path.suffix.lower()
     if suffix in UNREADABLE_SUFFIXES:
         return True  # a picture to its owner: it is rejected with a reason rather than passed over
     # An empty object without a suffix is how S3 browsers mark a folder.
@@ -215,8 +223,7 @@ class _Comparison:
                 self._skipped += len(page) - len(found)
                 if found:
                     writer.write_table(_listing_table(found))
-        self._sql.execute(f"SET temp_directory = '{folder}'")
-        self._sql.execute(f"CREATE VIEW listing AS FROM read_parquet('{listing}')")
+        self._sql.from_parquet(str(listing)).create_view("listing")
         self._sql.execute(
             """
             CREATE TEMP TABLE known AS
@@ -332,6 +339,16 @@ def _check_source(plan: IngestPlan, config: IngestConfig) -> None:
         )
 
 
+def _until_hopeless(fetched: Iterator[Fetched]) -> Iterator[Fetched]:
+    """The fetched objects, until so many in a row failed that the source itself must be gone."""
+    in_a_row = 0
+    for row, data in fetched:
+        in_a_row = in_a_row + 1 if isinstance(data, StoreUnavailable) else 0
+        if isinstance(data, StoreUnavailable) and in_a_row > MAX_FAILED_IN_A_ROW:
+            raise StoreUnavailable(f"{in_a_row} objects in a row could not be fetched, the last: {data}")
+        yield row, data
+
+
 def _fetch(pictures: Store, row: dict[str, Any], config: IngestConfig) -> bytes | Exception:
     """The object's bytes, or why there are none: Undecodable for good, anything else for this night."""
     if row["size_bytes"] > config.max_object_bytes:
@@ -351,7 +368,7 @@ def _image_row(row: dict[str, Any], data: bytes | Exception, config: IngestConfi
         return made | {"sha256": hashlib.sha256(data).hexdigest()} | _decoded(data)
     if isinstance(data, Undecodable):
         return made | {"status": "rejected", "reason": data.reason}
-    logger.warning("%s was not fetched and will be tried again: %s", row["image_key"], data)
+    logger.info("%s was not fetched and will be tried again: %s", row["image_key"], data)
     return None
 
 

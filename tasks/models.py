@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import version as package_version
-from pathlib import PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import unquote
 
 from lake.catalogue import write_catalogue
 from lake.errors import LakeError, NoLake, ObjectNotFound
@@ -182,11 +183,13 @@ def new_network(choice: ModelChoice) -> tuple[PolarityNetwork, Preprocessing]:
 
 def read_object(uri: str) -> bytes:
     """One file or object by its path or URI. Raises LakeError where there is none."""
+    if uri.startswith("file://"):
+        uri = unquote(uri.removeprefix("file://"))
+    elif not uri.startswith("s3://"):
+        uri = str(Path(uri).expanduser().absolute())
     folder, _, name = uri.rpartition("/")
     try:
-        if uri.startswith("s3://") or uri.startswith("file://"):
-            return open_store(folder).get(name)
-        path = PurePath(uri)
-        return open_store(str(path.parent)).get(path.name)
+        # Nothing but the one object is asked for: its neighbours may be none of ours to list.
+        return open_store(folder or "/", check=False).get(name)
     except ObjectNotFound as error:
         raise LakeError(f"{uri} does not exist") from error

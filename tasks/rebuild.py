@@ -20,7 +20,6 @@ import pyarrow as pa
 from index.building import (
     DESCRIPTION,
     IndexDescription,
-    sample_rows,
     train_quantizers,
     write_description,
     write_shard,
@@ -30,7 +29,7 @@ from index.measuring import Tuned, tune
 from index.searching import Searcher
 from index.spec import IndexSpec, Metric
 from lake import catalogue
-from lake.errors import LakeError
+from lake.errors import LakeError, LostRace
 from lake.lake import Lake, open_lake
 from lake.versions import Entry, FileRecord
 from tasks import progress
@@ -83,6 +82,7 @@ class IndexPlan:
     spec: IndexSpec
     shards: tuple[KeyRange, ...]
     newest: Entry | None  # of the index log, when the plan was made
+    promoted: int | None  # the model that was promoted then
     same_as: int | None  # an existing version with the very same content
 
     @property
@@ -105,9 +105,9 @@ class PublishedIndex:
 
     version: int
     rows: int
-    recall_at_1: float
-    recall_at_10: float
-    latency_ms: float
+    recall_at_1: float | None  # None where there was nothing to measure
+    recall_at_10: float | None
+    latency_ms: float | None
 
 
 @unit
@@ -142,7 +142,8 @@ def preview_index(lake: Lake, model_version: int, config: RebuildConfig) -> Inde
         spec=spec,
         shards=shards,
         newest=newest,
-        same_as=_same(lake, fingerprint),
+        promoted=lake.models.current(),
+        same_as=_same(lake, fingerprint, config),
     )
 
 
@@ -159,9 +160,11 @@ def train_index(lake_uri: str, version: int, plan: IndexPlan, config: RebuildCon
         return ()
     lake = open_lake(lake_uri)
     with catalogue.workbench(lake, memory_limit=MEMORY_LIMIT) as sql:
-        keys = sql.execute("SELECT image_key FROM images").to_arrow_table()
-        sample = keys.take(sample_rows(keys["image_key"], plan.spec.training_rows))
-        sql.register("sample", sample)
+        # Chosen by a hash of the key: a catalogue that grew trains on nearly the same pictures.
+        sql.execute(
+            "CREATE TEMP TABLE sample AS FROM (SELECT image_key FROM images) ORDER BY md5_number(image_key) LIMIT ?",
+            [plan.spec.training_rows],
+        )
         # In the keys' order: training must not depend on which file a row happens to lie in.
         query = (
             f"SELECT embedding FROM scores_of({int(plan.model_version)}) SEMI JOIN sample USING (image_key) "
@@ -251,6 +254,7 @@ def publish_index(
             "measured": measured,
         }
     )
+    _check_promoted(lake, plan)
     lake.indexes.append(
         "publish", version, based_on=plan.newest, reason=f"{rows} pictures under model {plan.model_version}"
     )
@@ -263,6 +267,7 @@ def republish_index(lake_uri: str, plan: IndexPlan) -> PublishedIndex:
     if plan.same_as is None:
         raise LakeError("no index version has this content")
     lake = open_lake(lake_uri)
+    _check_promoted(lake, plan)
     lake.indexes.append("publish", plan.same_as, based_on=plan.newest, reason="the same content as before")
     return published(lake, plan.same_as)
 
@@ -274,9 +279,9 @@ def published(lake: Lake, version: int) -> PublishedIndex:
     return PublishedIndex(
         version=version,
         rows=int(properties["rows"]),
-        recall_at_1=measured.get("recall_at_1", 1.0),
-        recall_at_10=measured.get("recall_at_10", 1.0),
-        latency_ms=measured.get("latency_ms", 0.0),
+        recall_at_1=measured.get("recall_at_1"),
+        recall_at_10=measured.get("recall_at_10"),
+        latency_ms=measured.get("latency_ms"),
     )
 
 
@@ -292,12 +297,29 @@ def _ranges(sql: Any, rows: int, config: RebuildConfig) -> Iterator[KeyRange]:
         yield KeyRange(int(number), first, last, int(held))
 
 
-def _same(lake: Lake, fingerprint: str) -> int | None:
-    """The newest published version with this fingerprint."""
-    for version in reversed(lake.indexes.known()):
-        if lake.indexes.manifest(version).properties["fingerprint"] == fingerprint:
+def _same(lake: Lake, fingerprint: str, config: RebuildConfig) -> int | None:
+    """The newest published version with this fingerprint that is whole and as exact as is asked for now."""
+    known = lake.indexes.known()
+    for version in reversed(known):
+        try:
+            properties = lake.indexes.manifest(version).properties
+        except LakeError as error:
+            logger.warning("index %d is passed over: %s", version, error)
+            continue
+        exact = properties["factory"] == "Flat" or properties["measured"]["recall_at_10_low"] >= config.recall_target
+        if properties["fingerprint"] == fingerprint and exact and lake.indexes.is_whole(version):
             return version
     return None
+
+
+def _check_promoted(lake: Lake, plan: IndexPlan) -> None:
+    """A model promoted or rolled back while the index was made must not be overruled by it."""
+    promoted = lake.models.current()
+    if promoted != plan.promoted:
+        raise LostRace(
+            f"model {promoted} was put in place of model {plan.promoted} while the index was made; it was not "
+            "published, run it again"
+        )
 
 
 def _matrix(rows: pa.Table, dimension: int) -> np.ndarray:

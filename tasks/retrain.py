@@ -89,7 +89,7 @@ def train_candidate(lake_uri: str, labels: LabelSnapshot, config: RetrainConfig)
             Subset(examples, sides.train),
             training,
             device=device,
-            on_epoch=lambda report: _tell(report, len(sides.train)),
+            on_epoch=lambda report: _tell(report, labels.labelled),
         )
         evaluation = _evaluate(Predictor(network, preprocessing, device), examples, labelled, sides)
         held_against = _evaluate_incumbent(lake, incumbent, labelled, sides, config)
@@ -167,7 +167,8 @@ def _start_again(lake: Lake, incumbent: ModelCard, choice: ModelChoice) -> tuple
     """From what the incumbent started from."""
     origin = str(incumbent.properties["started_from"])
     if origin.startswith("model ") and choice.backbone in (None, incumbent.network.backbone):
-        return _start(lake, read_card(lake, int(origin.removeprefix("model "))), choice)
+        sized = replace(choice, image_size=_sizes(incumbent, choice).image_size)
+        return _start(lake, read_card(lake, int(origin.removeprefix("model "))), sized)
     weights = "imagenet" if origin.startswith("model ") else origin
     sizes = _sizes(incumbent, ModelChoice(choice.backbone, choice.image_size, weights, choice.seed))
     network, preprocessing = new_network(sizes)
@@ -184,8 +185,9 @@ def _sizes(incumbent: ModelCard, choice: ModelChoice) -> ModelChoice:
 
 
 def _tell(report: EpochReport, pictures: int) -> None:
+    """Progress in labelled pictures, so that the last epoch completes them."""
     logger.info("epoch %d of %d: loss %.4f", report.epoch, report.epochs, report.loss)
-    progress.advance(pictures // report.epochs)
+    progress.advance(pictures * report.epoch // report.epochs - pictures * (report.epoch - 1) // report.epochs)
 
 
 def _evaluate(model: Predictor, examples: JpegExamples, labelled: _Labelled, sides: Split) -> Evaluation:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, ParamSpec, TypeVar
 
 from prefect import Task, task
@@ -12,6 +12,7 @@ from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import exponential_backoff
 
 from lake.errors import StoreUnavailable
+from tasks.errors import NoDeviceSlot
 
 RETRIES = 2
 
@@ -51,7 +52,15 @@ def device_slot(name: str | None) -> Iterator[None]:
     if name is None:
         yield
         return
+    from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
     from prefect.concurrency.sync import concurrency
 
-    with concurrency(name, occupy=1, strict=True):
+    with ExitStack() as held:
+        try:
+            held.enter_context(concurrency(name, occupy=1, strict=True))
+        except ConcurrencySlotAcquisitionError as error:
+            raise NoDeviceSlot(
+                f"no slot of the concurrency limit {name!r}: create it with `prefect gcl create {name} --limit 1`, "
+                "or unset VITRINE_DEVICE_SLOT"
+            ) from error
         yield

@@ -111,7 +111,8 @@ def test_a_crash_between_making_the_table_and_its_first_commit_is_made_good(loca
     DeltaTable.create(local.store.url("scores"), SCORES, partition_by="model_version")
 
     assert local.scores.files() == []
-    assert connect(local).execute("SELECT count(*) FROM score_history").fetchone() == (0,)
+    with connect(local) as sql:
+        assert sql.execute("SELECT count(*) FROM score_history").fetchone() == (0,)
     assert commit_scores(local, 3, "a")
     assert [file.partition for file in local.scores.files()] == [{"model_version": "3"}]
 
@@ -230,7 +231,8 @@ def test_any_part_name_is_found_by_every_engine(local: Lake, name: str) -> None:
     local.images.commit([local.images.write_part(images("a"), name)], application_id=name)
 
     assert [file.path for file in local.images.files()] == [f"images/{name}.parquet"]
-    assert connect(local).execute("SELECT image_key FROM images").fetchall() == [("a",)]
+    with connect(local) as sql:
+        assert sql.execute("SELECT image_key FROM images").fetchall() == [("a",)]
     [uri] = DeltaTable(local.store.url("images")).file_uris()
     assert Path(uri).is_file()
 

@@ -1,0 +1,79 @@
+"""A run from the command line: its temporary server, its end by Ctrl-C, its errors as one line."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tasks.draw_catalogue import draw_catalogue
+from tasks.models import init_model
+from tests.small_lake import SMALL_MODEL, build
+
+VITRINE = [sys.executable, "-m", "flows.cli"]
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """No Prefect server configured, and a database of the test's own."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "VITRINE_"))}
+    return kept | {"PREFECT_HOME": str(tmp_path / "prefect")}
+
+
+@pytest.mark.prefect
+def test_ctrl_c_in_a_terminal_ends_a_run_soon_and_says_so(tmp_path: Path, environment: dict[str, str]) -> None:
+    draw_catalogue(tmp_path / "pictures", products=100, views=4, size=96, broken=0)
+    lake = tmp_path / "lake"
+    init_model(str(lake), SMALL_MODEL)
+    environment["VITRINE_SHARD_PICTURES"] = "8"
+    command = [*VITRINE, "nightly", str(tmp_path / "pictures"), "--lake", str(lake)]
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
+        deadline = time.monotonic() + 200
+        while not list(lake.glob("images/*.parquet")) and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the whole group at once
+        stopped = time.monotonic()
+        _, stderr = process.communicate(timeout=90)
+    assert process.returncode == 130
+    assert time.monotonic() - stopped < 60
+    assert stderr.strip() == "vitrine: interrupted; what was committed stays, run it again for the rest"
+
+
+def test_a_prefect_server_that_does_not_answer_is_one_line(tmp_path: Path, environment: dict[str, str]) -> None:
+    shop = build(tmp_path, products=2)
+    environment["PREFECT_API_URL"] = "http://127.0.0.1:9/api"
+    done = subprocess.run(
+        [*VITRINE, "score", "--lake", shop.uri],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("vitrine: the Prefect server at http://127.0.0.1:9/api does not answer")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_missing_file_of_a_table_is_one_line(tmp_path: Path, environment: dict[str, str]) -> None:
+    shop = build(tmp_path, products=2)
+    for part in Path(shop.uri, "images").glob("*.parquet"):
+        part.unlink()
+    done = subprocess.run(
+        [*VITRINE, "status", "--lake", shop.uri],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("vitrine: the tables of ")
+    assert "can't be read" in done.stderr and len(done.stderr.splitlines()) == 1
