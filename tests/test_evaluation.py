@@ -1,23 +1,32 @@
-"""Measures against scikit-learn and slow counts; splits that keep products whole."""
+"""Measures against scikit-learn and slow counts; manifests of older releases."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.metrics import (
+    average_precision_score,
     balanced_accuracy_score,
     brier_score_loss,
     confusion_matrix,
     roc_auc_score,
 )
 
+from model.calibration import apply_temperature
 from model.errors import LabelsUnusable
-from model.evaluation import Evaluation, evaluate
-from model.split import check_labels, split
+from model.evaluation import (
+    Evaluation,
+    HeldOut,
+    Retrieval,
+    Slice,
+    correlate_intensities,
+    evaluate,
+    retrieval_recall,
+)
 
 
 def answers(seed: int, count: int = 60) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]:
@@ -37,6 +46,7 @@ def test_measures_agree_with_scikit_learn(seed: int) -> None:
     assert found.accuracy == pytest.approx(np.mean(said == labels))
     assert found.balanced_accuracy == pytest.approx(balanced_accuracy_score(labels, said))
     assert found.auroc == pytest.approx(roc_auc_score(labels, polarity))
+    assert found.auprc == pytest.approx(average_precision_score(labels, polarity))
     assert found.brier == pytest.approx(brier_score_loss(labels, polarity))
     assert found.confusion == tuple(tuple(row) for row in confusion_matrix(labels, said).tolist())
     assert found.majority_share == max(np.mean(labels), 1 - np.mean(labels))
@@ -86,9 +96,159 @@ def test_names_are_groups_as_well_as_numbers() -> None:
     assert evaluate(labels, polarity, named, seed=0) == evaluate(labels, polarity, groups, seed=0)
 
 
-def test_an_evaluation_survives_json() -> None:
-    found = evaluate(*answers(2), seed=0)
-    assert Evaluation.from_dict(json.loads(json.dumps(found.to_dict()))) == found
+def full_evaluation() -> Evaluation:
+    labels, polarity, groups = answers(2)
+    rng = np.random.default_rng(0)
+    found = evaluate(
+        labels,
+        polarity,
+        groups,
+        bootstrap=50,
+        seed=0,
+        temperature=1.7,
+        categories=np.array(["hats", "shoes", None], dtype=object)[groups % 3],
+        intensities=rng.random((60, 2)).astype(np.float32),
+    )
+    return replace(found, retrieval=retrieval_recall(rng.normal(size=(60, 8)), groups, bootstrap=50))
+
+
+def test_an_evaluation_survives_json_whole_or_bare() -> None:
+    for found in (evaluate(*answers(2), seed=0), full_evaluation()):
+        assert Evaluation.from_dict(json.loads(json.dumps(found.to_dict(), allow_nan=False))) == found
+
+
+def test_an_evaluation_of_the_first_release_is_still_read() -> None:
+    written = json.loads((Path(__file__).parent / "golden" / "evaluation-1.json").read_text())
+    found = Evaluation.from_dict(written)
+    assert found.accuracy == 0.79 and found.confusion == ((40, 12), (9, 39))
+    later = (found.auprc, found.temperature, found.categories, found.intensities, found.retrieval)
+    assert later == (None,) * 5
+    assert {name: value for name, value in found.to_dict().items() if value is not None} == written
+
+
+@pytest.mark.parametrize("change", [{"accurcy": 1.0}, {"accuracy": ...}])
+def test_an_unknown_or_missing_measure_is_an_error(change: dict[str, Any]) -> None:
+    fields = full_evaluation().to_dict() | change
+    with pytest.raises(TypeError):
+        Evaluation.from_dict({name: value for name, value in fields.items() if value is not ...})
+
+
+def test_the_intervals_are_those_of_a_slow_bootstrap_by_group() -> None:
+    labels, polarity, groups = answers(4)
+    rng = np.random.default_rng(11)
+    balanced, aurocs = [], []
+    for _ in range(100):
+        drawn = np.concatenate([np.flatnonzero(groups == g) for g in rng.integers(20, size=20)])
+        balanced.append(balanced_accuracy_score(labels[drawn], polarity[drawn] >= 0.5))
+        aurocs.append(roc_auc_score(labels[drawn], polarity[drawn]))
+    found = evaluate(labels, polarity, groups, bootstrap=100, seed=11)
+    assert (found.balanced_accuracy_low, found.balanced_accuracy_high) == pytest.approx(
+        np.quantile(balanced, [0.025, 0.975])
+    )
+    assert (found.auroc_low, found.auroc_high) == pytest.approx(np.quantile(aurocs, [0.025, 0.975]))
+
+
+def test_samples_of_one_class_leave_no_nan_behind() -> None:
+    found = evaluate(np.array([0, 1]), np.array([0.2, 0.9]), np.arange(2), bootstrap=40, seed=0)
+    assert found.balanced_accuracy_low == found.auroc_low == 1.0
+    together = evaluate(np.array([0, 1]), np.array([0.2, 0.9]), np.array([0, 1]), bootstrap=1, seed=3)
+    json.dumps(together.to_dict(), allow_nan=False)
+
+
+def test_the_calibrated_error_is_that_of_the_scaled_polarity() -> None:
+    labels, polarity, groups = answers(5)
+    found = evaluate(labels, polarity, groups, bootstrap=1, seed=0, temperature=2.5)
+    scaled = evaluate(labels, apply_temperature(polarity, 2.5), groups, bootstrap=1, seed=0)
+    assert found.ece_calibrated == scaled.ece != found.ece
+    assert found.accuracy == scaled.accuracy and found.ece == evaluate(labels, polarity, groups, seed=0).ece
+
+
+# Slices and intensities -----------------------------------------------------------------------------------
+
+
+def test_a_slice_measures_its_category_alone() -> None:
+    labels, polarity, groups = answers(6)
+    categories = np.where(groups < 12, "hats", "shoes").astype(object)
+    categories[groups == 19] = None
+    found = evaluate(labels, polarity, groups, bootstrap=300, seed=0, categories=categories).categories
+    assert found is not None and list(found) == ["hats", "shoes"]
+    inside = groups < 12
+    alone = evaluate(labels[inside], polarity[inside], groups[inside], bootstrap=300, seed=0)
+    assert found["hats"] == Slice(36, alone.positives, alone.accuracy, alone.accuracy_low, alone.accuracy_high)
+    assert found["shoes"].pictures == 21
+
+
+def test_a_slice_may_have_one_class_or_one_product() -> None:
+    labels, polarity = np.array([0, 0, 0, 1, 1]), np.array([0.1, 0.2, 0.9, 0.9, 0.8])
+    categories = np.array(["a", "a", "a", "b", "b"])
+    found = evaluate(labels, polarity, np.array([1, 2, 3, 4, 4]), seed=0, categories=categories).categories
+    assert found is not None
+    assert found["b"] == Slice(2, 2, 1.0, None, None)
+    assert found["a"].accuracy == pytest.approx(2 / 3) and found["a"].low is not None
+
+
+def pearson(pairs: NDArray[np.floating]) -> float:
+    return float(np.asarray(np.corrcoef(pairs.astype(np.float64), rowvar=False))[0, 1])
+
+
+def test_intensities_correlate_as_numpy_says_overall_and_by_class() -> None:
+    rng = np.random.default_rng(0)
+    pairs, labels = rng.random((50, 2)).astype(np.float32), np.arange(50) % 2
+    found = correlate_intensities(pairs, labels)
+    assert found.overall == pytest.approx(pearson(pairs), abs=1e-6)
+    assert found.negative == pytest.approx(pearson(pairs[labels == 0]), abs=1e-6)
+    assert found.positive == pytest.approx(pearson(pairs[labels == 1]), abs=1e-6)
+
+
+@pytest.mark.parametrize("pairs", [np.zeros((0, 2)), np.ones((2, 2)), np.full((9, 2), 0.1, dtype=np.float32)])
+def test_a_correlation_without_spread_is_none(pairs: NDArray[np.floating]) -> None:
+    assert correlate_intensities(pairs, np.ones(len(pairs), dtype=np.int64)).overall is None
+
+
+# Retrieval ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_retrieval_recall_agrees_with_a_slow_search(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    groups = rng.integers(0, 100, 300)
+    centres, noise = rng.normal(size=(100, 8)), rng.normal(size=(300, 8))
+    embeddings = np.asarray(centres[groups] + noise)
+    hits: dict[int, list[bool]] = {1: [], 3: [], 5: []}
+    for i in range(300):
+        if (groups == groups[i]).sum() < 2:
+            continue
+        near = embeddings @ embeddings[i] / np.linalg.norm(embeddings, axis=1)
+        order = [j for j in np.argsort(-near) if j != i]
+        for k, found in hits.items():
+            found.append(any(groups[j] == groups[i] for j in order[:k]))
+    measured = retrieval_recall(embeddings, groups, (1, 3, 5), bootstrap=200, seed=1)
+    assert measured.queries == len(hits[1]) < 300
+    for k, found in hits.items():
+        recall = measured.recall[k]
+        assert recall.value == pytest.approx(np.mean(found))
+        assert recall.low is not None and recall.high is not None and recall.low < recall.value < recall.high
+
+
+def test_embeddings_that_are_all_alike_retrieve_nothing() -> None:
+    found = retrieval_recall(np.ones((20, 4)), np.arange(20) // 2, bootstrap=10)
+    assert [recall.value for recall in found.recall.values()] == [0, 0]
+    assert retrieval_recall(np.zeros((20, 4)), np.arange(20) // 2, bootstrap=10).recall[1].value == 0
+
+
+def test_single_pictures_of_products_are_no_queries_but_stand_in_the_way() -> None:
+    embeddings = np.array([[1, 0], [0.9, 0.4], [1, 0.1], [0, 1]])
+    found = retrieval_recall(embeddings, np.array(["a", "a", "b", "c"]), bootstrap=10)
+    assert (found.queries, found.recall[1].value, found.recall[5].value) == (2, 0, 1)
+    assert found.recall[1].low is None  # one product
+    assert retrieval_recall(embeddings, np.arange(4)) == Retrieval(0, {})
+
+
+def test_embeddings_that_are_no_numbers_or_not_one_a_group_are_refused() -> None:
+    with pytest.raises(ValueError, match="finite"):
+        retrieval_recall(np.array([[np.nan], [1]]), np.array([1, 1]))
+    with pytest.raises(ValueError, match="found 2, 3"):
+        retrieval_recall(np.ones((2, 2)), np.arange(3))
 
 
 @pytest.mark.parametrize("only", [0, 1])
@@ -103,63 +263,9 @@ def test_a_polarity_outside_0_to_1_is_refused(bad: float) -> None:
         evaluate(np.array([0, 1]), np.array([0.5, bad]), np.arange(2), seed=0)
 
 
-# Splits ---------------------------------------------------------------------------------------------------
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    sizes=st.lists(st.integers(1, 6), min_size=24, max_size=60),
-    share=st.sampled_from([0.1, 0.2, 0.25, 0.3, 0.5]),
-    seed=st.integers(0, 5),
-)
-def test_a_split_keeps_groups_whole_and_loses_no_picture(sizes: list[int], share: float, seed: int) -> None:
-    groups = np.repeat(np.arange(len(sizes)), sizes)
-    labels = groups % 2
-    found = split(labels, groups, held_out_share=share, seed=seed)
-    both = np.concatenate([found.train, found.held_out])
-    np.testing.assert_array_equal(np.sort(both), np.arange(len(labels)))
-    assert not set(groups[found.train]) & set(groups[found.held_out])
-    for side in (found.train, found.held_out):
-        assert set(labels[side]) == {0, 1}
-    again = split(labels, groups, held_out_share=share, seed=seed)
-    np.testing.assert_array_equal(found.held_out, again.held_out)
-
-
-@pytest.mark.parametrize("share", [0.1, 0.25, 0.3, 0.5])
-def test_a_split_holds_out_its_share_of_each_class(share: float) -> None:
-    groups = np.arange(600) // 3
-    labels = (groups % 4 == 0).astype(np.int64)
-    held_out = split(labels, groups, held_out_share=share, seed=1).held_out
-    for value in (0, 1):
-        assert np.sum(labels[held_out] == value) / np.sum(labels == value) == pytest.approx(share, abs=0.03)
-
-
-def test_another_seed_is_another_split() -> None:
-    labels, groups = np.arange(100) % 2, np.arange(100) // 2
-    first, second = (split(labels, groups, seed=seed).held_out.tolist() for seed in (0, 1))
-    assert first != second
-
-
-@pytest.mark.parametrize(
-    ("labels", "groups", "message"),
-    [
-        ([1] * 20, list(range(20)), "expected at least 5 negative pictures in 2 groups, found 0 in 0"),
-        ([0] * 20 + [1] * 4, list(range(24)), "expected at least 5 positive .* found 4 in 4"),
-        ([0] * 20 + [1] * 6, [*range(20), *([99] * 6)], "expected at least 5 positive .* found 6 in 1"),
-        ([0, 1, 2] * 10, list(range(30)), "found also \\[2\\]"),
-        ([0, 1] * 10, list(range(19)), "expected one group a label \\(20\\), found 19"),
-    ],
-)
-def test_labels_that_teach_nothing_are_refused_with_what_was_found(
-    labels: list[int], groups: list[int], message: str
-) -> None:
-    arrays: tuple[NDArray[Any], NDArray[Any]] = (np.array(labels), np.array(groups))
-    with pytest.raises(LabelsUnusable, match=message):
-        check_labels(*arrays)
-    with pytest.raises(LabelsUnusable, match=message):
-        split(*arrays, seed=0)
-
-
-def test_a_share_that_is_no_share_is_refused() -> None:
-    with pytest.raises(ValueError, match="held_out_share"):
-        split(np.arange(20) % 2, np.arange(20), held_out_share=1.0, seed=0)
+def test_lengths_that_differ_are_refused_by_name() -> None:
+    labels, polarity, groups = answers(0)
+    with pytest.raises(ValueError, match="categories: expected one a label \\(60\\), found 59"):
+        evaluate(labels, polarity, groups, seed=0, categories=groups[1:])
+    with pytest.raises(ValueError, match="polarity: expected one a label \\(60\\), found 59"):
+        HeldOut(labels, polarity[1:], groups)

@@ -1,13 +1,15 @@
-"""Which candidates are promoted."""
+"""Which candidates are promoted, by their values and picture by picture."""
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from model.evaluation import Evaluation
-from model.gate import Decision, GatePolicy, decide
+from model.evaluation import Evaluation, HeldOut, Recall, Retrieval, evaluate
+from model.gate import Check, Decision, GatePolicy, decide
 
 GOOD = Evaluation(
     pictures=100,
@@ -27,20 +29,19 @@ shares = st.floats(0, 1)
 
 
 def test_a_good_first_model_is_promoted_with_every_check_named() -> None:
-    assert decide(GOOD, None, POLICY) == Decision(
-        True,
-        (
-            "accuracy: expected at least 0.550 (the majority's share), found 0.900",
-            "balanced accuracy: expected at least 0.600 (the floor), found 0.890",
-        ),
+    reasons = (
+        "accuracy: expected at least 0.550 (the majority's share), found 0.900",
+        "balanced accuracy: expected at least 0.600 (the floor), found 0.890",
     )
+    assert decide(GOOD, None, POLICY) == Decision(True, reasons, tuple(Check(True, reason) for reason in reasons))
 
 
 def test_a_model_that_always_says_positive_is_refused() -> None:
     constant = replace(GOOD, accuracy=0.55, balanced_accuracy=0.5)
-    assert decide(constant, None, POLICY) == Decision(
-        False, ("balanced accuracy: expected at least 0.600 (the floor), found 0.500",)
-    )
+    decision = decide(constant, None, POLICY)
+    assert not decision.promote
+    assert decision.reasons == ("balanced accuracy: expected at least 0.600 (the floor), found 0.500",)
+    assert [check.passed for check in decision.checks] == [True, False]
 
 
 @pytest.mark.parametrize(
@@ -82,3 +83,144 @@ def test_the_gate_is_monotonic_and_agrees_with_its_words(
 
 def test_deciding_changes_nothing_and_repeats() -> None:
     assert decide(GOOD, GOOD, POLICY) == decide(GOOD, GOOD, POLICY)
+
+
+# Picture by picture ---------------------------------------------------------------------------------------
+
+PAIRED = GatePolicy(bootstrap=400)
+LABELS = np.arange(300) // 2 % 2
+GROUPS = np.arange(300) // 2
+CATEGORIES = np.array(["hats", "shoes", "bags"])[np.arange(300) // 100]
+
+
+def answers(right: float, seed: int, labels: NDArray[np.int64] = LABELS) -> HeldOut:
+    """Polarities that are right with this chance, and as sure as they may be."""
+    rng = np.random.default_rng(seed)
+    towards = np.where(rng.random(300) < right, labels, 1 - labels)
+    sure = rng.uniform(right - 0.05, min(right + 0.05, 1), 300)
+    return HeldOut(LABELS, np.where(towards == 1, sure, 1 - sure), GROUPS, CATEGORIES)
+
+
+def measured(held_out: HeldOut) -> Evaluation:
+    return evaluate(held_out.labels, held_out.polarity, held_out.groups, bootstrap=10, seed=0)
+
+
+def judge(candidate: HeldOut, incumbent: HeldOut | None, policy: GatePolicy = PAIRED) -> Decision:
+    before = None if incumbent is None else measured(incumbent)
+    return decide(measured(candidate), before, policy, held_out=candidate, incumbent_held_out=incumbent)
+
+
+def with_wrong(held_out: HeldOut, wrong: NDArray[np.bool_]) -> HeldOut:
+    """The same answers, the opposite ones where they are to be wrong."""
+    return replace(held_out, polarity=np.where(wrong, np.where(held_out.labels == 1, 0.2, 0.8), held_out.polarity))
+
+
+GOOD_ANSWERS = answers(0.85, seed=1)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_candidate_trained_on_shuffled_labels_is_refused(seed: int) -> None:
+    shuffled = answers(0.85, seed, np.random.default_rng(seed).permutation(LABELS))
+    decision = judge(shuffled, GOOD_ANSWERS)
+    assert not decision.promote
+    assert any(reason.startswith("balanced accuracy's gain") for reason in decision.reasons)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_clearly_better_candidate_is_promoted(seed: int) -> None:
+    decision = judge(answers(0.93, seed), GOOD_ANSWERS)
+    assert decision.promote and all(check.passed for check in decision.checks)
+    assert decision.reasons == tuple(check.reason for check in decision.checks)
+
+
+def test_an_equal_candidate_is_promoted_since_its_labels_are_newer() -> None:
+    decision = judge(GOOD_ANSWERS, GOOD_ANSWERS)
+    assert decision.promote and decision == judge(GOOD_ANSWERS, GOOD_ANSWERS)
+
+
+def test_one_more_mistake_is_refused_however_sure_the_interval() -> None:
+    first_right = np.arange(300) == np.flatnonzero((GOOD_ANSWERS.polarity >= 0.5) == LABELS)[0]
+    decision = judge(with_wrong(GOOD_ANSWERS, first_right), GOOD_ANSWERS)
+    assert decision.reasons == ("balanced accuracy's gain: expected at least 0.000 (over the incumbent), found -0.003",)
+
+
+def test_a_gain_that_may_as_well_be_a_loss_is_refused() -> None:
+    even, odd = GROUPS % 10 < 3, GROUPS % 10 >= 7  # the two are wrong on different products, as many of them
+    perfect = replace(GOOD_ANSWERS, polarity=np.where(LABELS == 1, 0.8, 0.2))
+    decision = judge(with_wrong(perfect, odd), with_wrong(perfect, even))
+    assert len(decision.reasons) == 1 and "lower 95% bound: expected at least -0.050" in decision.reasons[0]
+    assert judge(with_wrong(perfect, odd), with_wrong(perfect, even), replace(PAIRED, credible_loss=0.3)).promote
+
+
+def test_the_bound_agrees_with_a_slow_paired_bootstrap_by_group() -> None:
+    candidate, incumbent = answers(0.88, 3), answers(0.85, 4)
+    rng = np.random.default_rng(PAIRED.seed)
+    gains = []
+    for _ in range(PAIRED.bootstrap):
+        drawn = np.concatenate([np.flatnonzero(g == GROUPS) for g in rng.integers(150, size=150)])
+        one, other = (
+            evaluate(LABELS[drawn], h.polarity[drawn], GROUPS[drawn], bootstrap=1, seed=0).balanced_accuracy
+            for h in (candidate, incumbent)
+        )
+        gains.append(one - other)
+    found = next(c for c in judge(candidate, incumbent).checks if "lower 95% bound" in c.reason)
+    assert found.reason.endswith(f"found {np.quantile(gains, 0.025):.3f}")
+
+
+def test_a_category_that_got_worse_is_refused_by_name() -> None:
+    incumbent = with_wrong(GOOD_ANSWERS, (CATEGORIES != "bags") & (GROUPS % 3 == 0))
+    candidate = with_wrong(GOOD_ANSWERS, (CATEGORIES == "bags") & (GROUPS % 3 == 0))
+    decision = judge(candidate, incumbent)
+    assert len(decision.reasons) == 1
+    assert "expected none of the 3 with 30 pictures or more" in decision.reasons[0]
+    assert "found bags (gain -0." in decision.reasons[0]
+    assert judge(candidate, incumbent, replace(PAIRED, slice_pictures=101)).promote
+    nameless = replace(candidate, categories=None)
+    assert judge(nameless, incumbent).promote
+
+
+def test_an_overconfident_candidate_is_refused_until_it_is_calibrated() -> None:
+    sure = replace(GOOD_ANSWERS, polarity=np.where(GOOD_ANSWERS.polarity >= 0.5, 0.999, 0.001))
+    decision = judge(sure, None)
+    assert len(decision.reasons) == 1 and decision.reasons[0].startswith("calibration error: expected at most 0.1")
+    calibrated = evaluate(LABELS, sure.polarity, GROUPS, bootstrap=10, seed=0, temperature=4.0)
+    assert decide(calibrated, None, PAIRED, held_out=sure).promote
+
+
+def test_a_small_held_out_side_may_be_as_uncalibrated_as_chance_makes_it() -> None:
+    few = slice(0, 20)
+    found = [
+        judge(HeldOut(LABELS[few], answers(0.85, seed).polarity[few], GROUPS[few]), None).checks[2].passed
+        for seed in range(40)
+    ]
+    assert sum(found) >= 36
+
+
+def test_worse_retrieval_is_refused() -> None:
+    def retrieving(value: float) -> Evaluation:
+        return replace(GOOD, retrieval=Retrieval(90, {1: Recall(value, None, None), 5: Recall(0.9, None, None)}))
+
+    decision = decide(retrieving(0.60), retrieving(0.70), POLICY)
+    assert decision.reasons == ("retrieval recall@1: expected at least 0.650 (the incumbent), found 0.600",)
+    assert decide(retrieving(0.66), retrieving(0.70), POLICY).promote
+    assert decide(GOOD, retrieving(0.70), POLICY).promote  # an older incumbent or candidate has none
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -0.1])
+def test_answers_that_are_no_probabilities_are_refused(bad: float) -> None:
+    strange = replace(GOOD_ANSWERS, polarity=np.append(GOOD_ANSWERS.polarity[1:], bad))
+    for incumbent in (None, GOOD_ANSWERS):
+        before = None if incumbent is None else measured(incumbent)
+        decision = decide(measured(GOOD_ANSWERS), before, PAIRED, held_out=strange, incumbent_held_out=incumbent)
+        assert not decision.promote
+        assert decision.reasons[0].startswith("answers: expected 300 in [0, 1]")
+        assert decision.reasons[0].endswith("found 300, of them 1 outside")
+
+
+def test_answers_to_other_pictures_are_no_comparison() -> None:
+    swapped = HeldOut(LABELS[::-1], GOOD_ANSWERS.polarity[::-1], GROUPS[::-1])
+    decision = judge(GOOD_ANSWERS, swapped)
+    assert decision.reasons == (
+        "incumbent: expected answers to the same pictures in the same order, "
+        "found other labels or groups, or answers that are no numbers",
+    )
