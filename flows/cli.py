@@ -230,7 +230,7 @@ def retrain(
     labels: Annotated[
         str | None,
         typer.Argument(
-            help="CSV or Parquet: image_key, label, product_id, weight. [VITRINE_LABELS]", show_default=False
+            help="CSV or Parquet: image_key, label, product_id, weight, category. [VITRINE_LABELS]", show_default=False
         ),
     ] = None,
     backbone: Annotated[Backbone | None, typer.Option(help="The current model's by default.")] = None,

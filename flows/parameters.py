@@ -111,7 +111,9 @@ class NightlyParameters(IngestParameters):
 class RetrainParameters(_Parameters):
     """`retrain-model`: train a candidate, judge it, promote or refuse it."""
 
-    labels: str | None = Field(None, description="CSV or Parquet: image_key, label (0, 1, empty), product_id, weight")
+    labels: str | None = Field(
+        None, description="CSV or Parquet: image_key, label (0, 1, empty), product_id, weight, category"
+    )
     backbone: Literal["resnet18", "resnet50", "resnet101"] | None = None
     image_size: int | None = Field(None, ge=64, le=448, description="Side of the network's input, pixels")
     weights: str | None = Field(None, description="imagenet, random, or a safetensors file to start from")
@@ -149,7 +151,7 @@ class RetrainParameters(_Parameters):
 
         settings = self.settings
         return GatePolicy(
-            minimum_balanced_accuracy=settings.minimum_balanced_accuracy, tolerated_loss=settings.tolerated_loss
+            minimum_balanced_accuracy=settings.minimum_balanced_accuracy, credible_loss=settings.credible_loss
         )
 
     def score_parameters(self, model_version: int) -> ScoreParameters:

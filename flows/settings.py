@@ -59,7 +59,7 @@ class Settings(BaseSettings):
     shard_vectors: int = Field(50_000, ge=1)
 
     minimum_balanced_accuracy: float = Field(0.6, ge=0, le=1)
-    tolerated_loss: float = Field(0.01, ge=0, le=1)
+    credible_loss: float = Field(0.05, ge=0, le=1)
 
     cache: Path = Field(default_factory=lambda: Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "vitrine"))
 

@@ -22,7 +22,7 @@ from tasks.models import read_object
 from tasks.units import unit
 from tasks.workspace import Shard, write_shard
 
-COLUMNS = ("image_key", "label", "product_id", "weight")  # the first two must be there
+COLUMNS = ("image_key", "label", "product_id", "weight", "category")  # the first two must be there
 LABEL = r"^[01](\.0*)?$"
 WEIGHT = r"^\+?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 NAMED_ROWS = 3  # in an error
@@ -33,7 +33,7 @@ MOST_SHOWN = 200  # characters of a header in an error
 class LabelSnapshot:
     """The labels of one training run, checked and fixed."""
 
-    shard: Shard  # image_key, label, weight, group
+    shard: Shard  # image_key, label, weight, category, product
     sha256: str  # of the file as it was read
     labelled: int
     unlabelled: int
@@ -92,6 +92,7 @@ def parse_labels(data: bytes, name: str) -> pa.Table:
             "label": _labels(_text(table, "label", name), keys, name),
             "product_id": _text(table, "product_id", name),
             "weight": _weights(_text(table, "weight", name), keys, name),
+            "category": _text(table, "category", name),
         }
     )
 
@@ -213,9 +214,9 @@ def _look_up(lake: Lake, keys: pa.ChunkedArray) -> pa.Table:
 
 
 def _chosen(table: pa.Table, found: pa.Table) -> pa.Table:
-    """The columns that training reads; a picture's group is its product, else its content."""
+    """The columns that training reads; a picture of no product is a product of its own content."""
     group = pc.coalesce(table["product_id"], found["product_id"], found["sha256"])
-    return table.select(["image_key", "label", "weight"]).append_column("group", group)
+    return table.select(["image_key", "label", "weight", "category"]).append_column("product", group)
 
 
 def _any(flags: Any) -> bool:

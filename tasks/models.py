@@ -114,12 +114,15 @@ def write_model(
     *,
     trained: bool,
     properties: Mapping[str, Any],
+    files: Mapping[str, bytes] | None = None,
 ) -> int:
-    """Write a model version: weights and manifest. It is visible once a log entry names it."""
+    """Write a model version: weights, other files, manifest. It is visible once a log entry names it."""
     from model.weights import dump_weights
 
     draft = lake.models.draft()
     draft.add(WEIGHTS, dump_weights(network))
+    for name, data in (files or {}).items():
+        draft.add(name, data)
     draft.seal(
         {
             "trained": trained,

@@ -8,13 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
-from lake import catalogue
 from lake.lake import Lake, open_lake
 from lake.versions import Action, Entry
-from model.errors import LabelsUnusable
-from model.evaluation import Evaluation, evaluate
+from model.evaluation import Evaluation
 from model.gate import Decision, GatePolicy, decide
 from model.network import PolarityNetwork
 from model.predict import Predictor, choose_device
@@ -22,14 +18,13 @@ from model.preprocessing import Preprocessing
 from model.split import Split, split
 from model.training import EpochReport, JpegExamples, Subset, TrainingConfig, recipe, train
 from tasks import progress
+from tasks.judging import HELD_OUT, Measured, held_out_file, measure, read_held_out
+from tasks.labelled import Labelled, read_labelled
 from tasks.labels import LabelSnapshot
 from tasks.models import ModelCard, ModelChoice, load_network, new_network, read_card, write_model
 from tasks.units import device_slot, unit
-from tasks.workspace import read_shard
 
 logger = logging.getLogger(__name__)
-
-EVALUATION_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -40,6 +35,7 @@ class RetrainConfig:
     epochs: int | None = None  # None: as the recipe says
     seed: int = 0
     held_out_share: float = 0.25
+    validation_share: float = 0.1  # for the temperature of the calibration
     device: str = "auto"
     device_slot: str | None = None
     decode_threads: int = os.cpu_count() or 1
@@ -56,16 +52,6 @@ class Candidate:
     newest: Entry | None  # of the model log, when training began
 
 
-@dataclass(frozen=True)
-class _Labelled:
-    """The labelled pictures, in memory: JPEGs as stored, their labels, weights and groups."""
-
-    jpegs: list[bytes]
-    labels: np.ndarray
-    weights: np.ndarray
-    groups: np.ndarray
-
-
 @unit
 def train_candidate(lake_uri: str, labels: LabelSnapshot, config: RetrainConfig) -> Candidate:
     """Train on one side of the labels, measure on the other, write the version.
@@ -75,8 +61,14 @@ def train_candidate(lake_uri: str, labels: LabelSnapshot, config: RetrainConfig)
     lake = open_lake(lake_uri)
     newest = lake.models.newest()
     incumbent = _incumbent(lake, newest)
-    labelled = _read_labelled(lake, labels)
-    sides = split(labelled.labels, labelled.groups, held_out_share=config.held_out_share, seed=config.seed)
+    labelled = read_labelled(lake, labels, seed=config.seed)
+    sides = split(
+        labelled.labels,
+        labelled.groups,
+        held_out_share=config.held_out_share,
+        validation_share=config.validation_share,
+        seed=config.seed,
+    )
     network, preprocessing, started_from = _start(lake, incumbent, config.start)
     training = _recipe(lake, started_from, config)
     examples = JpegExamples(
@@ -91,50 +83,48 @@ def train_candidate(lake_uri: str, labels: LabelSnapshot, config: RetrainConfig)
             device=device,
             on_epoch=lambda report: _tell(report, labels.labelled),
         )
-        evaluation = _evaluate(Predictor(network, preprocessing, device), examples, labelled, sides)
-        held_against = _evaluate_incumbent(lake, incumbent, labelled, sides, config)
+        measured = measure(Predictor(network, preprocessing, device), examples, labelled, sides)
+        held_against = _measure_incumbent(lake, incumbent, labelled, sides, config)
     properties = {
-        "evaluation": evaluation.to_dict(),
+        "evaluation": measured.evaluation.to_dict(),
         "training": training.to_dict(),
-        "labels": {"sha256": labels.sha256, "labelled": labels.labelled, "held_out": len(sides.held_out)},
+        "labels": {
+            "sha256": labels.sha256,
+            "labelled": labels.labelled,
+            "trained_on": len(sides.train),
+            "validation": len(sides.validation),
+            "held_out": len(sides.held_out),
+        },
         "started_from": started_from,
     }
-    version = write_model(lake, network.cpu(), preprocessing, trained=True, properties=properties)
-    return Candidate(version, len(sides.train), evaluation, held_against, newest)
+    theirs = None if held_against is None else held_against.predictions
+    files = {HELD_OUT: held_out_file(labelled, sides, measured.predictions, theirs)}
+    version = write_model(lake, network.cpu(), preprocessing, trained=True, properties=properties, files=files)
+    against = None if held_against is None else held_against.evaluation
+    return Candidate(version, len(sides.train), measured.evaluation, against, newest)
 
 
 @unit
 def judge_candidate(lake_uri: str, candidate: Candidate, policy: GatePolicy, force_reason: str | None) -> Decision:
     """Promote or refuse the candidate by one log entry. Raises LostRace."""
-    decision = decide(candidate.evaluation, candidate.incumbent, policy)
-    if force_reason is not None and not decision.promote:
-        decision = Decision(True, (f"forced: {force_reason}", *decision.reasons))
-    action: Action = "promote" if decision.promote else "refuse"
-    open_lake(lake_uri).models.append(
-        action, candidate.version, based_on=candidate.newest, reason="; ".join(decision.reasons)
+    lake = open_lake(lake_uri)
+    held_out, incumbent_held_out = read_held_out(lake, candidate.version)
+    decision = decide(
+        candidate.evaluation,
+        candidate.incumbent,
+        policy,
+        held_out=held_out,
+        incumbent_held_out=incumbent_held_out,
     )
+    if force_reason is not None and not decision.promote:
+        decision = replace(decision, promote=True, reasons=(f"forced: {force_reason}", *decision.reasons))
+    action: Action = "promote" if decision.promote else "refuse"
+    lake.models.append(action, candidate.version, based_on=candidate.newest, reason="; ".join(decision.reasons))
     return decision
 
 
 def _incumbent(lake: Lake, newest: Entry | None) -> ModelCard | None:
     return None if newest is None or newest.current is None else read_card(lake, newest.current)
-
-
-def _read_labelled(lake: Lake, labels: LabelSnapshot) -> _Labelled:
-    wanted = read_shard(lake.store, labels.shard)
-    if wanted.num_rows == 0:
-        raise LabelsUnusable("no picture has a label of 0 or 1: fill in the label column")
-    with catalogue.workbench(lake) as sql:
-        sql.register("wanted", wanted)
-        rows = sql.execute(
-            'SELECT pixels, label, weight, "group" FROM wanted JOIN pictures_ever USING (image_key) ORDER BY image_key'
-        ).to_arrow_table()
-    return _Labelled(
-        jpegs=rows["pixels"].to_pylist(),
-        labels=rows["label"].to_numpy(),
-        weights=rows["weight"].to_numpy(),
-        groups=np.array(rows["group"].to_pylist()),
-    )
 
 
 def _start(lake: Lake, incumbent: ModelCard | None, choice: ModelChoice) -> tuple[PolarityNetwork, Preprocessing, str]:
@@ -190,27 +180,17 @@ def _tell(report: EpochReport, pictures: int) -> None:
     progress.advance(pictures * report.epoch // report.epochs - pictures * (report.epoch - 1) // report.epochs)
 
 
-def _evaluate(model: Predictor, examples: JpegExamples, labelled: _Labelled, sides: Split) -> Evaluation:
-    batches = np.array_split(sides.held_out, -(-len(sides.held_out) // EVALUATION_BATCH))
-    polarity = np.concatenate([model.predict(examples.pixels(batch)).polarity for batch in batches])
-    held_out = sides.held_out
-    return evaluate(labelled.labels[held_out], polarity, labelled.groups[held_out], seed=0)
-
-
-def _evaluate_incumbent(
-    lake: Lake, incumbent: ModelCard | None, labelled: _Labelled, sides: Split, config: RetrainConfig
-) -> Evaluation | None:
+def _measure_incumbent(
+    lake: Lake, incumbent: ModelCard | None, labelled: Labelled, sides: Split, config: RetrainConfig
+) -> Measured | None:
+    """The incumbent on the same pictures; None where there is none that was trained."""
     if incumbent is None or not incumbent.trained:
         return None
     examples = JpegExamples(
-        labelled.jpegs,
-        labelled.labels,
-        labelled.weights,
-        incumbent.preprocessing,
-        threads=config.decode_threads,
+        labelled.jpegs, labelled.labels, labelled.weights, incumbent.preprocessing, threads=config.decode_threads
     )
     model = Predictor(load_network(lake, incumbent), incumbent.preprocessing, choose_device(config.device))
-    return _evaluate(model, examples, labelled, sides)
+    return measure(model, examples, labelled, sides)
 
 
 def describe(candidate: Candidate) -> Mapping[str, Any]:

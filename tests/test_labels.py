@@ -23,7 +23,7 @@ from tasks.labels import LabelSnapshot, parse_labels, read_labels_object, snapsh
 from tasks.workspace import read_shard
 from tests.small_lake import PRODUCT_ID_PATTERN, ingest
 
-COLUMNS = ["image_key", "label", "product_id", "weight"]
+COLUMNS = ["image_key", "label", "product_id", "weight", "category"]
 
 
 def parse(text: str) -> dict[str, list[Any]]:
@@ -51,13 +51,20 @@ def parquet(**columns: Any) -> bytes:
 def test_two_columns_suffice_and_the_others_get_their_defaults() -> None:
     table = parse_labels(b"image_key,label\na.jpg,1\nb.jpg,0\nc.jpg,\n", "labels.csv")
     assert table.schema == pa.schema(
-        [("image_key", pa.string()), ("label", pa.int64()), ("product_id", pa.string()), ("weight", pa.float32())]
+        [
+            ("image_key", pa.string()),
+            ("label", pa.int64()),
+            ("product_id", pa.string()),
+            ("weight", pa.float32()),
+            ("category", pa.string()),
+        ]
     )
     assert table.to_pydict() == {
         "image_key": ["a.jpg", "b.jpg", "c.jpg"],
         "label": [1, 0, None],
         "product_id": [None, None, None],
         "weight": [1.0, 1.0, 1.0],
+        "category": [None, None, None],
     }
 
 
@@ -67,6 +74,7 @@ def test_columns_may_stand_in_any_order_beside_others() -> None:
         "label": [1, 0],
         "product_id": ["p", None],
         "weight": [2.0, 1.0],
+        "category": [None, None],
     }
 
 
@@ -339,7 +347,8 @@ def test_a_snapshot_holds_the_labelled_pictures_with_their_products(shop: Shop, 
         "image_key": [first, third],
         "label": [1, 0],
         "weight": [1.0, 1.0],
-        "group": [first.split("/")[1], third.split("/")[1]],
+        "category": [None, None],
+        "product": [first.split("/")[1], third.split("/")[1]],
     }
 
 
@@ -347,7 +356,7 @@ def test_a_snapshot_groups_by_the_labels_own_product_first_and_by_content_last(s
     rows = [f"{shop.live[0]},1,my-product,0.5", f"{shop.live[1]},0,,"]
     found = snapshot(shop, tmp_path / "l.csv", rows, "image_key,label,product_id,weight")
     table = read_shard(open_lake(shop.lake_uri).store, found.shard)
-    assert table["group"].to_pylist() == ["my-product", shop.live[1].split("/")[1]]
+    assert table["product"].to_pylist() == ["my-product", shop.live[1].split("/")[1]]
     assert table["weight"].to_pylist() == [0.5, 1.0]
 
 
@@ -360,7 +369,7 @@ def test_pictures_without_any_product_are_grouped_by_content(tmp_path: Path) -> 
     (tmp_path / "l.csv").write_text(f"image_key,label\n{drawn.image_key},1\ncopy.jpg,1\n")
     found = snapshot_labels.fn(lake_uri, str(tmp_path / "l.csv"), "a-run")
     rows = read_shard(open_lake(lake_uri).store, found.shard)
-    assert rows["group"].to_pylist() == [hashlib.sha256(data).hexdigest()] * 2
+    assert rows["product"].to_pylist() == [hashlib.sha256(data).hexdigest()] * 2
 
 
 def test_labels_of_rejected_pictures_are_counted_and_left_out(shop: Shop, tmp_path: Path) -> None:
@@ -382,7 +391,7 @@ def test_a_label_stays_of_use_when_the_shop_drops_the_picture(shop: Shop, tmp_pa
     found = snapshot(shop, tmp_path / "l.csv", [f"{shop.deleted},1"])
     assert (found.labelled, found.undecodable) == (1, 0)
     rows = read_shard(open_lake(shop.lake_uri).store, found.shard)
-    assert rows["group"].to_pylist() == [shop.deleted.split("/")[1]]
+    assert rows["product"].to_pylist() == [shop.deleted.split("/")[1]]
 
 
 def test_pictures_that_the_lake_never_saw_are_counted_and_named(shop: Shop, tmp_path: Path) -> None:

@@ -1,0 +1,135 @@
+"""Retraining: learns, is judged on pictures that it never saw, is promoted only when better, and can go back."""
+
+from __future__ import annotations
+
+import random
+import uuid
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from flows.search import search_by_key
+from lake import catalogue
+from lake.lake import Lake, open_lake
+from lake.rollback import roll_back
+from model.errors import LabelsUnusable
+from model.gate import Decision, GatePolicy
+from tasks.draw_catalogue import DrawnPicture, draw_catalogue, write_labels
+from tasks.ingest import IngestConfig
+from tasks.judging import HELD_OUT
+from tasks.labels import snapshot_labels
+from tasks.models import init_model
+from tasks.retrain import Candidate, RetrainConfig, judge_candidate, train_candidate
+from tests import small_lake
+from tests.small_lake import PRODUCT_ID_PATTERN, SMALL_MODEL
+
+RETRAIN = RetrainConfig(device="cpu", decode_threads=2)
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> tuple[Lake, list[DrawnPicture], Path]:
+    """A shop of 40 products in which every picture has a label, with an untrained first model that serves."""
+    root = tmp_path_factory.mktemp("shop")
+    drawn = draw_catalogue(root / "pictures", products=40, views=3, size=64, broken=0)
+    lake = str(root / "lake")
+    init_model(lake, SMALL_MODEL)
+    small_lake.ingest(lake, str(root / "pictures"), IngestConfig(PRODUCT_ID_PATTERN))
+    small_lake.score(lake)
+    small_lake.rebuild(lake)
+    return open_lake(lake), drawn, root
+
+
+def retrain(lake: Lake, labels: Path, *, epochs: int, policy: GatePolicy | None = None) -> tuple[Candidate, Decision]:
+    """What `retrain-model` does up to the gate's decision."""
+    snapshot = snapshot_labels.fn(lake.uri, str(labels), uuid.uuid4().hex)
+    candidate = train_candidate.fn(lake.uri, snapshot, replace(RETRAIN, epochs=epochs))
+    return candidate, judge_candidate.fn(lake.uri, candidate, policy or GatePolicy(), None)
+
+
+def serve(lake: Lake, version: int) -> None:
+    small_lake.score(lake.uri, version)
+    small_lake.rebuild(lake.uri, version)
+
+
+def polarity(lake: Lake) -> dict[str, float]:
+    with catalogue.connect(lake) as sql:
+        return dict(sql.execute("SELECT image_key, polarity FROM scores").fetchall())
+
+
+def test_a_better_model_is_promoted_a_worse_one_refused_and_a_rollback_restores_the_first_pair(
+    shop: tuple[Lake, list[DrawnPicture], Path], tmp_path: Path
+) -> None:
+    lake, drawn, root = shop
+    key = drawn[0].image_key
+    before = polarity(lake), search_by_key(lake, key, 5, tmp_path)
+    write_labels(root / "labels.csv", drawn)
+
+    good, decision = retrain(lake, root / "labels.csv", epochs=10)
+    assert decision.promote, decision.reasons
+    assert good.evaluation.accuracy > good.evaluation.majority_share + 0.1
+    assert lake.serving().model_version == 1  # promoted, but readers wait for its index
+    assert polarity(lake) == before[0]
+    serve(lake, good.version)
+    assert lake.serving().model_version == good.version
+    after = polarity(lake)
+    right = np.mean([(after[picture.image_key] >= 0.5) == picture.label for picture in drawn])
+    assert right > 0.8
+
+    labels = [picture.label for picture in drawn]
+    random.Random(3).shuffle(labels)  # noqa: S311 (a test's seed)
+    shuffled = [replace(picture, label=label) for picture, label in zip(drawn, labels, strict=True)]
+    write_labels(root / "shuffled.csv", shuffled)
+    bad, refused = retrain(lake, root / "shuffled.csv", epochs=2)
+    assert not refused.promote
+    assert all("expected" in reason and "found" in reason for reason in refused.reasons)
+    assert lake.models.current() == good.version
+    with catalogue.connect(lake) as sql:
+        status = dict(sql.execute("SELECT version, status FROM models").fetchall())
+    assert status == {1: "accepted", good.version: "accepted", bad.version: "refused"}
+
+    roll_back(lake, "models", 1)
+    assert polarity(lake) == before[0]
+    assert replace(search_by_key(lake, key, 5, tmp_path), index_version=1) == before[1]
+    assert small_lake.score(lake.uri) == 0  # nothing is scored again
+
+
+def test_no_product_is_on_two_sides_and_the_held_out_answers_are_kept(
+    shop: tuple[Lake, list[DrawnPicture], Path],
+) -> None:
+    lake, drawn, root = shop
+    write_labels(root / "again.csv", drawn)
+    candidate, _ = retrain(lake, root / "again.csv", epochs=1)
+    rows = pq.read_table(Path(root, "lake", lake.models.path(candidate.version, HELD_OUT))).to_pylist()
+    labels = {picture.image_key: picture.label for picture in drawn}
+    held_out = {row["image_key"].split("/")[1] for row in rows}
+    counts = lake.models.manifest(candidate.version).properties["labels"]
+    # Whole products are held out: each with all of its three pictures.
+    assert len(rows) == 3 * len(held_out) == counts["held_out"]
+    assert counts["trained_on"] + counts["validation"] + counts["held_out"] == len(drawn)
+    assert all(row["label"] == labels[row["image_key"]] for row in rows)
+    found = np.mean([(row["polarity"] >= 0.5) == row["label"] for row in rows])
+    assert candidate.evaluation.accuracy == pytest.approx(found)
+
+
+def test_the_same_seed_gives_the_same_model(shop: tuple[Lake, list[DrawnPicture], Path]) -> None:
+    lake, drawn, root = shop
+    write_labels(root / "few.csv", drawn[:60])
+    first, _ = retrain(lake, root / "few.csv", epochs=1)
+    second, _ = retrain(lake, root / "few.csv", epochs=1)
+
+    def hashes(version: int) -> set[str]:
+        return {record.sha256 for record in lake.models.manifest(version).files if "weights" in record.name}
+
+    assert hashes(first.version) == hashes(second.version)
+
+
+def test_one_class_only_is_refused_before_any_training(shop: tuple[Lake, list[DrawnPicture], Path]) -> None:
+    lake, drawn, root = shop
+    write_labels(root / "one.csv", [picture for picture in drawn if picture.label == 1])
+    known = lake.models.known()
+    with pytest.raises(LabelsUnusable, match="expected at least"):
+        retrain(lake, root / "one.csv", epochs=1)
+    assert lake.models.known() == known
