@@ -15,12 +15,14 @@ from lake.lake import Lake, open_lake
 from lake.versions import Action, Entry
 from model.errors import LabelsUnusable
 from model.evaluation import Evaluation, evaluate
+from model.examples import JpegExamples, Subset
 from model.gate import Decision, GatePolicy, decide
 from model.network import PolarityNetwork
 from model.predict import Predictor, choose_device
 from model.preprocessing import Preprocessing
+from model.recipe import TrainingConfig, recipe
 from model.split import Split, split
-from model.training import EpochReport, JpegExamples, Subset, TrainingConfig, recipe, train
+from model.training import EpochReport, train
 from tasks import progress
 from tasks.labels import LabelSnapshot
 from tasks.models import ModelCard, ModelChoice, load_network, new_network, read_card, write_model
