@@ -150,7 +150,7 @@ def restore_optimizer(network: nn.Module, optimizer: torch.optim.Optimizer, tens
 
 def _like(parameter: nn.Parameter, key: str, tensor: Tensor) -> Tensor:
     if key == "step":
-        return tensor.clone()  # AdamW keeps it on the CPU
+        return tensor.to(parameter.device, copy=True)  # where the fused AdamW keeps it
     return torch.zeros_like(parameter.detach(), memory_format=torch.preserve_format).copy_(tensor)
 
 

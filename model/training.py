@@ -121,7 +121,7 @@ class _Run:
         # Both wrappers add a prefix to the names of weights: what is saved comes from `network`.
         wrapped = distributed.wrap(network, device)
         self.forward: Callable[[Tensor], Any] = torch.compile(wrapped) if config.compile else wrapped
-        self.optimizer = torch.optim.AdamW(parameter_groups(network, config))
+        self.optimizer = torch.optim.AdamW(parameter_groups(network, config), fused=True)
         self.average = None if config.ema_decay is None else WeightAverage(network, config.ema_decay)
         self.steps_an_epoch = steps_an_epoch(len(examples), config.batch_size, distributed.world_size)
         self.step = 0  # taken so far

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,57 +15,48 @@ from model.checkpoints import Checkpoint
 from model.distributed import ALONE, Distributed
 from model.errors import LabelsUnusable
 from model.recipe import steps_an_epoch
-from model.training import train
+from model.training import EpochReport, train
 from tests.test_training import QUICK
-from tests.training_run import bright_or_dark, network
+from tests.training_run import CONFIG, bright_or_dark, network
 
 SCRIPT = Path(__file__).with_name("training_run.py")
 
 
-def start(output: Path, *options: str) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen([sys.executable, SCRIPT, output, *options])
-
-
-def start_pair(folder: Path, name: str, *options: str) -> "list[subprocess.Popen[bytes]]":
-    together = ["--world-size", "2", "--meet", str(folder / f"{name}.meet"), *options]
-    return [start(folder / f"{name}{rank}", "--rank", str(rank), *together) for rank in range(2)]
+def run_pair(output: Path, checkpoint: Path) -> None:
+    options = ["--pictures", "128", "--batch-size", "16", "--world-size", "2", "--checkpoint", str(checkpoint)]
+    subprocess.run([sys.executable, str(SCRIPT), str(output), *options], check=True, timeout=120)
 
 
 def losses(output: Path) -> list[float]:
     return list(json.loads(output.with_suffix(".json").read_text()))
 
 
-@dataclass(frozen=True)
-class Ended:
-    """A single process and a pair with half its batch size each, both done."""
-
-    folder: Path
-    pair_options: list[str]
-
-
 @pytest.fixture(scope="module")
-def ended(tmp_path_factory: pytest.TempPathFactory) -> Ended:
-    folder = tmp_path_factory.mktemp("distributed")
-    options = ["--pictures", "128", "--batch-size", "16", "--checkpoint", str(folder / "checkpoint")]
-    alone = start(folder / "alone", "--pictures", "128", "--batch-size", "32")
-    assert [process.wait(60) for process in [alone, *start_pair(folder, "pair", *options)]] == [0, 0, 0]
-    return Ended(folder, options)
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which two processes have trained and left a checkpoint."""
+    folder = tmp_path_factory.mktemp("pair")
+    run_pair(folder / "pair", folder / "checkpoint")
+    return folder
 
 
-def test_two_processes_end_with_equal_weights_and_learn_like_one_with_the_doubled_batch(ended: Ended) -> None:
-    assert (ended.folder / "pair0").read_bytes() == (ended.folder / "pair1").read_bytes()
-    assert losses(ended.folder / "pair1") == []  # rank 0 reports
-    together, single = losses(ended.folder / "pair0"), losses(ended.folder / "alone")
-    assert single[-1] < 0.8 * single[0]
-    np.testing.assert_allclose(together, single, rtol=0.1)
+def test_two_processes_end_with_equal_weights(pair: Path) -> None:
+    assert (pair / "pair0").read_bytes() == (pair / "pair1").read_bytes()
+    assert losses(pair / "pair1") == []  # rank 0 reports
 
 
-def test_two_processes_resume_to_the_weights_of_an_undisturbed_pair(ended: Ended) -> None:
-    assert Checkpoint.from_bytes((ended.folder / "checkpoint").read_bytes()).step == 15  # of 16
-    again = start_pair(ended.folder, "again", *ended.pair_options)
-    assert [process.wait(60) for process in again] == [0, 0]
+def test_two_processes_learn_like_one_with_the_doubled_batch(pair: Path) -> None:
+    reports: list[EpochReport] = []
+    train(network(), bright_or_dark(128), replace(CONFIG, batch_size=32), on_epoch=reports.append)
+    alone, together = [report.loss for report in reports], losses(pair / "pair0")
+    assert alone[-1] < 0.8 * alone[0]
+    np.testing.assert_allclose(together, alone, rtol=0.1)
+
+
+def test_two_processes_resume_to_the_weights_of_an_undisturbed_pair(pair: Path) -> None:
+    assert Checkpoint.from_bytes((pair / "checkpoint").read_bytes()).step == 15  # of 16
+    run_pair(pair / "again", pair / "checkpoint")
     for rank in range(2):
-        assert (ended.folder / f"again{rank}").read_bytes() == (ended.folder / "pair0").read_bytes()
+        assert (pair / f"again{rank}").read_bytes() == (pair / "pair0").read_bytes()
 
 
 @pytest.mark.parametrize(("pictures", "batch_size", "processes"), [(4, 4, 2), (29, 4, 3), (100, 8, 2), (17, 2, 4)])

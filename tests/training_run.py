@@ -1,12 +1,14 @@
 """A training run in a process of its own, which tests may kill or start several of.
 
-python tests/training_run.py OUTPUT --checkpoint FILE --rank 0 --world-size 2 --meet FILE
+python tests/training_run.py OUTPUT --pictures 400 --checkpoint FILE --world-size 2
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
+import sys
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -93,34 +95,59 @@ class FileStore:
         written.rename(self.path)
 
 
+@dataclass(frozen=True)
+class Run:
+    """What a process is asked for."""
+
+    output: Path
+    pictures: int
+    batch_size: int
+    checkpoint: Path | None = None
+    world_size: int = 1
+
+
+def run_one(asked: Run, rank: int = 0) -> None:
+    """One process's training; its weights and losses go beside `output`."""
+    torch.set_num_threads(1)
+    output = asked.output.with_name(f"{asked.output.name}{rank}")
+    if asked.world_size > 1:
+        meet = f"file://{asked.output.absolute()}.meet"
+        torch.distributed.init_process_group("gloo", meet, rank=rank, world_size=asked.world_size)
+    trained, reports = network(seed=rank), list[EpochReport]()
+    train(
+        trained,
+        bright_or_dark(asked.pictures),
+        replace(CONFIG, batch_size=asked.batch_size),
+        on_epoch=reports.append,
+        checkpoint=None if asked.checkpoint is None else FileStore(asked.checkpoint),
+        checkpoint_every=3,
+        distributed=Distributed(rank, asked.world_size),
+    )
+    output.write_bytes(dump_weights(trained))
+    output.with_suffix(".json").write_text(json.dumps([report.loss for report in reports]))
+    if asked.world_size > 1:
+        torch.distributed.destroy_process_group()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("output", type=Path)
-    parser.add_argument("--pictures", type=int, default=40)
+    parser.add_argument("--pictures", type=int, required=True)
     parser.add_argument("--batch-size", type=int, default=CONFIG.batch_size)
     parser.add_argument("--checkpoint", type=Path)
-    parser.add_argument("--rank", type=int, default=0)
     parser.add_argument("--world-size", type=int, default=1)
-    parser.add_argument("--meet", type=Path)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    if arguments.world_size > 1:
-        where = f"file://{arguments.meet.absolute()}"
-        torch.distributed.init_process_group("gloo", where, rank=arguments.rank, world_size=arguments.world_size)
-    trained, reports = network(seed=arguments.rank), list[EpochReport]()
-    train(
-        trained,
-        bright_or_dark(arguments.pictures),
-        replace(CONFIG, batch_size=arguments.batch_size),
-        on_epoch=reports.append,
-        checkpoint=None if arguments.checkpoint is None else FileStore(arguments.checkpoint),
-        checkpoint_every=3,
-        distributed=Distributed(arguments.rank, arguments.world_size),
-    )
-    arguments.output.write_bytes(dump_weights(trained))
-    arguments.output.with_suffix(".json").write_text(json.dumps([report.loss for report in reports]))
-    if arguments.world_size > 1:
-        torch.distributed.destroy_process_group()
+    asked = Run(**vars(parser.parse_args()))
+    if asked.world_size == 1:
+        run_one(asked)
+        return
+    # Forked before any thread starts: importing torch takes seconds, and once is enough.
+    fork = multiprocessing.get_context("fork")
+    ranks = [fork.Process(target=run_one, args=(asked, rank)) for rank in range(asked.world_size)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join()
+    sys.exit(max(abs(process.exitcode or 0) for process in ranks))
 
 
 if __name__ == "__main__":
