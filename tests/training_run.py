@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import multiprocessing
 import sys
 from collections import OrderedDict
@@ -130,13 +131,19 @@ def run_one(asked: Run, rank: int = 0) -> None:
 
 
 def main() -> None:
+    logging.basicConfig(level=logging.INFO)
     parser = argparse.ArgumentParser()
-    parser.add_argument("output", type=Path)
+    parser.add_argument("outputs", type=Path, nargs="+", help="of one run after the other")
     parser.add_argument("--pictures", type=int, required=True)
     parser.add_argument("--batch-size", type=int, default=CONFIG.batch_size)
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--world-size", type=int, default=1)
-    asked = Run(**vars(parser.parse_args()))
+    options = vars(parser.parse_args())
+    for output in options.pop("outputs"):
+        run_all(Run(output, **options))
+
+
+def run_all(asked: Run) -> None:
     if asked.world_size == 1:
         run_one(asked)
         return
@@ -147,7 +154,8 @@ def main() -> None:
         process.start()
     for process in ranks:
         process.join()
-    sys.exit(max(abs(process.exitcode or 0) for process in ranks))
+    if any(process.exitcode for process in ranks):
+        sys.exit("a process failed")
 
 
 if __name__ == "__main__":
