@@ -138,7 +138,7 @@ class EmotionFeatureFusion(nn.Module):
         pooled = pool(self.fuse(features, attention))
         logits: Tensor = self.classify(pooled) + intensities
         # In bfloat16 a "unit" vector would miss norm 1 by up to half a percent.
-        return logits, F.normalize(pooled.float(), dim=1)
+        return logits, F.normalize(pooled.to(torch.promote_types(pooled.dtype, torch.float32)), dim=1)
 
 
 class PolarityNetwork(nn.Module):

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 from lake.lake import Lake
 from model.calibration import fit_temperature
 from model.evaluation import Evaluation, HeldOut, evaluate, retrieval_recall
+from model.examples import Examples
 from model.predict import Predictions, Predictor
 from model.split import Split
-from model.training import Examples
 from tasks.labelled import Labelled
 
 HELD_OUT = "held-out.parquet"  # in a model version: what it, and the incumbent, said of the held-out pictures

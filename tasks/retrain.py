@@ -11,12 +11,14 @@ from typing import Any
 from lake.lake import Lake, open_lake
 from lake.versions import Action, Entry
 from model.evaluation import Evaluation
+from model.examples import JpegExamples, Subset
 from model.gate import Decision, GatePolicy, decide
 from model.network import PolarityNetwork
 from model.predict import Predictor, choose_device
 from model.preprocessing import Preprocessing
+from model.recipe import TrainingConfig, recipe
 from model.split import Split, split
-from model.training import EpochReport, JpegExamples, Subset, TrainingConfig, recipe, train
+from model.training import EpochReport, train
 from tasks import progress
 from tasks.judging import HELD_OUT, Measured, held_out_file, measure, read_held_out
 from tasks.labelled import Labelled, read_labelled

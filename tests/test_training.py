@@ -1,65 +1,29 @@
 """Training learns, repeats bit for bit, and says so when it goes wrong."""
 
+import functools
 import io
 import json
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 
+from model.augmentation import augment
+from model.averaging import WeightAverage
 from model.errors import LabelsUnusable, TrainingDiverged, Undecodable
+from model.examples import JpegExamples, Subset
 from model.losses import LossWeights
 from model.network import NetworkConfig, PolarityNetwork
+from model.precision import autocast, native_bfloat16
 from model.predict import Predictor
-from model.preprocessing import Preprocessing
-from model.training import (
-    EpochReport,
-    JpegExamples,
-    Subset,
-    TrainingConfig,
-    WeightAverage,
-    augment,
-    parameter_groups,
-    rate_share,
-    train,
-)
+from model.recipe import TrainingConfig, parameter_groups, rate_share
+from model.training import EpochReport, train
 from model.weights import dump_weights
+from tests.training_run import PREPROCESSING, Arrays, bright_or_dark, network
 
-PREPROCESSING = Preprocessing(image_size=32)
 QUICK = TrainingConfig(epochs=2, batch_size=8)
-
-
-@dataclass(frozen=True)
-class Arrays:
-    """Examples in memory."""
-
-    stored: NDArray[np.uint8]
-    labels: NDArray[np.int64]
-    weights: NDArray[np.float32]
-    preprocessing: Preprocessing = PREPROCESSING
-
-    def __len__(self) -> int:
-        return len(self.stored)
-
-    def pixels(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
-        return self.stored[indices]
-
-
-def bright_or_dark(count: int, seed: int = 0) -> Arrays:
-    """Positive pictures are a little brighter."""
-    rng = np.random.default_rng(seed)
-    labels = np.arange(count) % 2
-    level = np.where(labels == 1, 150, 105)[:, None, None, None]
-    pixels = np.clip(level + rng.normal(0, 30, (count, 3, 32, 32)), 0, 255).astype(np.uint8)
-    return Arrays(pixels, labels, np.ones(count, np.float32))
-
-
-def network(seed: int = 0) -> PolarityNetwork:
-    torch.manual_seed(seed)
-    return PolarityNetwork(NetworkConfig(backbone="resnet18", channels=16, reduction=4))
 
 
 def trained(examples: Arrays | Subset, config: TrainingConfig) -> PolarityNetwork:
@@ -120,7 +84,7 @@ def test_pictures_of_no_weight_teach_nothing() -> None:
 def test_frozen_statistics_stay_and_others_move() -> None:
     for frozen in (True, False):
         result = trained(bright_or_dark(12), replace(QUICK, freeze_batchnorm=frozen))
-        same = torch.equal(result.backbone.state_dict()["bn1.running_mean"], torch.zeros(64))
+        same = torch.equal(result.backbone.state_dict()["bn1.running_mean"], torch.zeros(16))
         assert same is frozen
         assert int(result.negative.attention_norm.num_batches_tracked) > 0  # type: ignore[arg-type]
 
@@ -135,6 +99,32 @@ def test_half_precision_trains_too() -> None:
     config = replace(QUICK, epochs=1, precision="bfloat16")
     train(network(), bright_or_dark(12), config, on_epoch=reports.append)
     assert np.isfinite(reports[0].loss)
+
+
+@pytest.mark.parametrize(("able", "native"), [({"amx_bf16": True}, True), ({"avx512_f": True}, False)])
+def test_auto_is_bfloat16_only_where_the_processor_has_it(
+    able: dict[str, bool], native: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
+    cpu = torch.device("cpu")
+    assert native_bfloat16(cpu) is native
+    with autocast(cpu, "auto"):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == (torch.bfloat16 if native else torch.float32)
+    with autocast(cpu, "float32"):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
+
+
+def test_a_compiled_network_keeps_the_names_and_nearly_the_values_of_its_weights(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # The backend that compiles nothing: the test needs no C++ compiler, and the wrapping is the same.
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    config = replace(QUICK, precision="float32")
+    plain = trained(bright_or_dark(12), config).state_dict()
+    compiled = trained(bright_or_dark(12), replace(config, compile=True)).state_dict()
+    assert list(compiled) == list(plain)
+    for name, tensor in plain.items():
+        torch.testing.assert_close(compiled[name], tensor, rtol=1e-3, atol=1e-4)
 
 
 def test_divergence_stops_the_run_and_names_epoch_and_step() -> None:
@@ -178,6 +168,17 @@ def test_every_parameter_is_in_one_group_with_its_rate_and_decay() -> None:
         for parameter in group["params"]:
             assert group["highest_rate"] == (0.2 if id(parameter) in backbone else 0.3)
             assert group["weight_decay"] == (0.1 if parameter.ndim > 1 else 0.0)
+
+
+def test_each_stage_of_the_backbone_learns_at_a_share_of_the_rate_above_it() -> None:
+    config = TrainingConfig(head_rate=3.0, backbone_rate=1.0, layer_decay=0.5)
+    built = PolarityNetwork(NetworkConfig(backbone="resnet18", channels=16, reduction=4))
+    rates = {id(p): group["highest_rate"] for group in parameter_groups(built, config) for p in group["params"]}
+    expected = {"conv1": 1 / 16, "bn1": 1 / 16, "layer1": 1 / 8, "layer2": 1 / 4, "layer3": 1 / 2, "layer4": 1.0}
+    for name, parameter in built.named_parameters():
+        part, stage = name.split(".")[:2]
+        assert rates[id(parameter)] == (expected[stage] if part == "backbone" else 3.0)
+    assert parameter_groups(built, config)[-1]["highest_rate"] == 3.0
 
 
 def test_the_average_forgets_its_random_beginning() -> None:
@@ -284,3 +285,7 @@ def test_a_config_survives_json_and_unknown_keys_are_errors() -> None:
         TrainingConfig.from_dict({"dropout": 0.5})
     with pytest.raises(ValueError, match="batch_size"):
         TrainingConfig(batch_size=1)
+    with pytest.raises(ValueError, match="layer_decay"):
+        TrainingConfig(layer_decay=0.0)
+    with pytest.raises(ValueError, match="precision"):
+        TrainingConfig.from_dict({"precision": "float8"})

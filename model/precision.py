@@ -1,0 +1,25 @@
+"""In which numbers a network computes on a device."""
+
+from contextlib import AbstractContextManager
+from typing import Literal
+
+import torch
+
+Precision = Literal["auto", "float32", "bfloat16"]
+FIRST_WITH_BFLOAT16 = (8, 0)  # CUDA's compute capability: Ampere
+
+
+def native_bfloat16(device: torch.device) -> bool:
+    """Whether the device has instructions for bfloat16; where it has none, they are imitated six times slower."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= FIRST_WITH_BFLOAT16
+    if device.type == "cpu":
+        able = torch.cpu.get_capabilities()
+        return bool(able.get("amx_bf16") or able.get("avx512_bf16"))
+    return False
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
+    """The network's forward pass belongs inside, the losses outside."""
+    half = precision == "bfloat16" or (precision == "auto" and native_bfloat16(device))
+    return torch.autocast(device.type, torch.bfloat16, enabled=half)
