@@ -12,12 +12,12 @@ Ramp = tuple[tuple[int, int, int], ...]
 SHORT_SIDE = 200  # pixels: sharp at the size of a phone's thumbnail, about 10 KB
 LONGEST_SIDE = 400  # a banner would otherwise weigh as much as twenty pictures
 JPEG_QUALITY = 80
-PICTURE_SHARE = 0.5  # of the picture's own grey values that stays below no heat
-HEAT_SHARE = 0.78  # of the heat's colour at the peak
+PICTURE_SHARE = 0.4  # of the picture's own grey values, so that white leaves room for the heat
+HEAT_SHARE = 0.85  # of the heat's colours, so that the picture shows through the peak
 
 # From dark to light, so that the peak is the brightest place in print and to every eye.
-NEGATIVE_HEAT: Ramp = ((40, 10, 0), (170, 60, 10), (245, 140, 40), (255, 240, 190))
-POSITIVE_HEAT: Ramp = ((0, 14, 44), (20, 84, 160), (70, 170, 240), (215, 245, 255))
+NEGATIVE_HEAT: Ramp = ((0, 0, 0), (140, 45, 5), (240, 130, 30), (255, 235, 180))
+POSITIVE_HEAT: Ramp = ((0, 0, 0), (10, 60, 140), (50, 150, 240), (205, 240, 255))
 
 
 def thumbnail(jpeg: bytes) -> Image.Image:
@@ -48,8 +48,9 @@ def lay_over(
     grey = np.asarray(picture.convert("L"), np.float32)[:, :, None] * PICTURE_SHARE
     steps = np.linspace(0, 1, len(ramp))
     colours = np.stack([np.interp(heat, steps, channel) for channel in zip(*ramp, strict=True)], axis=-1)
-    weight = (HEAT_SHARE * heat)[:, :, None]
-    return Image.fromarray(np.rint(grey * (1 - weight) + colours * weight).astype(np.uint8))
+    # Light on light ("screen") only ever brightens: a blend would ring each peak with a shadow on white.
+    lit = 255 - (255 - grey) * (255 - HEAT_SHARE * colours) / 255
+    return Image.fromarray(np.rint(lit).astype(np.uint8))
 
 
 def encode_jpeg(picture: Image.Image) -> bytes:

@@ -24,6 +24,8 @@ Measured = float | Sequence[float] | None
 POSITIVE_FROM = 0.5  # as the measures were taken
 WORST_SHOWN = 12
 SLICES_SHOWN = 40
+FLAT = 0.05
+"""A map that spans less moves the gate of equation (8) by about one percent: the picture is the stretching's."""
 LONGEST_TEXT = 300  # characters of a key or a fact
 PAGE_BYTES = 3 << 20
 """No page is larger, however many pictures were held out."""
@@ -112,7 +114,7 @@ def render_page(data: PageData) -> str:
     page = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         data=data,
         held_out=held_out,
-        tiles=_tiles(data.candidate),
+        tiles=_tiles(data.candidate, data.incumbent),
         measures=_measure_rows(data.candidate, data.incumbent),
         panels=_panels(held_out),
         confusion=_confusion(held_out),
@@ -124,6 +126,14 @@ def render_page(data: PageData) -> str:
     )
     # A key may hold half a surrogate pair or a NUL, which no document may.
     return page.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode("utf-8")
+
+
+def most_wrong(labels: NDArray[np.integer], polarity: NDArray[np.floating], count: int = 8) -> NDArray[np.int64]:
+    """Rows whose answer is not their label, the most confident mistake first; rows without a finite score last."""
+    broken = ~np.isfinite(polarity)
+    error = np.where(broken, -1.0, np.abs(polarity - labels))
+    wrong = np.flatnonzero(broken | ((polarity >= POSITIVE_FROM) != (labels == 1)))
+    return wrong[np.argsort(-error[wrong], kind="stable")][:count]
 
 
 def measures_of(evaluation: Mapping[str, Any]) -> dict[str, Measured]:
@@ -204,7 +214,7 @@ def _number(measured: Measured) -> _Number:
         interval=interval,
         at=_percent(value) if on_strip else None,
         low=_percent(low) if ends else None,
-        width=_percent(high) - _percent(low) if ends else None,
+        width=round(_percent(high) - _percent(low), 2) if ends else None,
     )
 
 
@@ -266,8 +276,15 @@ def _change(candidate: float, incumbent: float, higher_is_better: bool | None) -
     return f"{change:+.3f}".replace("-", "−"), kind
 
 
-def _tiles(candidate: Mapping[str, Measured]) -> list[tuple[str, _Number]]:
-    return [(_known(name).name, _number(candidate[name])) for name in _HEADLINES if name in candidate]
+def _tiles(
+    candidate: Mapping[str, Measured], incumbent: Mapping[str, Measured] | None
+) -> list[tuple[str, _Number, _Number | None]]:
+    others = incumbent or {}
+    return [
+        (_known(name).name, _number(candidate[name]), _number(others[name]) if name in others else None)
+        for name in _HEADLINES
+        if name in candidate
+    ]
 
 
 def _flatten(facts: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
@@ -479,7 +496,7 @@ def _images(wrong: WrongPicture) -> list[tuple[str, str, str]]:
     for name, attention, ramp in maps:
         low, high = float(np.min(attention)), float(np.max(attention))
         overlay = _data_uri(encode_jpeg(lay_over(picture, attention, ramp, seen=wrong.seen)))
-        span = f"{low:.2f} to {high:.2f}".replace("-", "−")
+        span = f"{low:.3g} to {high:.3g}".replace("-", "−") + (", almost flat" if high - low < FLAT else "")
         alt = f"Where the {name} branch looks, {attention.shape[0]}×{attention.shape[1]} cells, from {span}."
         shown.append((f"{name} {span}", overlay, alt))
     return shown

@@ -24,8 +24,8 @@ Place = Literal["upper left", "upper center", "lower left", "lower right"]
 # Blue and orange stay apart for every kind of colour blindness, on white and on black.
 NEGATIVE, POSITIVE = "#d9631e", "#2a80c5"
 # Stand-ins, replaced by the page's variables: a plot turns dark with the page that holds it.
-INK, FAINT = "#010203", "#040506"
-THEME = {INK: "var(--ink)", FAINT: "var(--line)"}
+INK, SOFT, FAINT = "#010203", "#070809", "#040506"
+THEME = {INK: "var(--ink)", SOFT: "var(--soft)", FAINT: "var(--line)"}
 
 SCATTER_MARKS = 1200
 """More points than this are drawn as pixels inside the SVG: their size on the page stops growing."""
@@ -102,11 +102,11 @@ def _called_positive(labels: Labels, polarity: Floats) -> tuple[Floats, Floats]:
 def plot_roc(labels: Labels, polarity: Floats, incumbent: Floats | None = None) -> str:
     """Both classes must be there."""
     figure, axes = _square("negatives called positive (share)", "positives called positive (share)")
-    axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1.2, label="chance, 0.500")
+    axes.plot([0, 1], [0, 1], color=SOFT, linewidth=1, dashes=(1.5, 2.5), label="chance, 0.500")
     if incumbent is not None:
         area = area_under_roc(labels, incumbent)
         axes.plot(
-            *roc_curve(labels, incumbent), color=INK, linewidth=1.3, dashes=(3, 2), label=f"incumbent, {area:.3f}"
+            *roc_curve(labels, incumbent), color=INK, linewidth=1.3, dashes=(4, 2), label=f"incumbent, {area:.3f}"
         )
     area = area_under_roc(labels, polarity)
     axes.plot(*roc_curve(labels, polarity), color=POSITIVE, linewidth=2.2, label=f"candidate, {area:.3f}")
@@ -118,11 +118,11 @@ def plot_precision_recall(labels: Labels, polarity: Floats, incumbent: Floats | 
     """Both classes must be there."""
     figure, axes = _square("positives found (recall)", "of those called positive, right (precision)")
     base = float(labels.mean())
-    axes.plot([0, 1], [base, base], color=FAINT, linewidth=1.2, label=f"chance, {base:.3f}")
+    axes.plot([0, 1], [base, base], color=SOFT, linewidth=1, dashes=(1.5, 2.5), label=f"chance, {base:.3f}")
     if incumbent is not None:
         recall, precision = precision_recall_curve(labels, incumbent)
         area = average_precision(labels, incumbent)
-        axes.step(recall, precision, color=INK, linewidth=1.3, dashes=(3, 2), label=f"incumbent, {area:.3f}")
+        axes.step(recall, precision, color=INK, linewidth=1.3, dashes=(4, 2), label=f"incumbent, {area:.3f}")
     recall, precision = precision_recall_curve(labels, polarity)
     area = average_precision(labels, polarity)
     axes.step(recall, precision, color=POSITIVE, linewidth=2.2, label=f"candidate, {area:.3f}")
@@ -138,16 +138,16 @@ def plot_reliability(labels: Labels, polarity: Floats) -> str:
     axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=[3.2, 1])
     _style(axes, "", "labelled positive (share)")
     _style(counts, "P(positive), ten bins", "pictures")
-    axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1.2, label="as promised")
+    axes.plot([0, 1], [0, 1], color=SOFT, linewidth=1, dashes=(1.5, 2.5), label="as promised")
     share = positives[held] / pictures[held]
     low, high = wilson_interval(positives[held], pictures[held])
     reach = np.maximum(np.stack([share - low, high - share]), 0)
-    axes.errorbar(
-        means[held], share, yerr=reach, color=POSITIVE, fmt="o-", markersize=6, linewidth=1.8, elinewidth=1.1,
-        capsize=3, label="candidate, 95 %",
-    )  # fmt: skip
+    axes.errorbar(means[held], share, yerr=reach, color=POSITIVE, fmt="none", elinewidth=1.3, capsize=3, alpha=0.7)
+    # A bin of two pictures says less than one of two hundred, and looks it.
+    sizes = 24 + 160 * pictures[held] / pictures.max()
+    axes.scatter(means[held], share, s=sizes, c=POSITIVE, linewidths=0, zorder=3, label="a bin, larger with pictures")
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.03, 1.03))
-    _legend(axes, "upper left")
+    _above(axes, _legend(axes, "upper center", columns=2))
     _count_bars(counts, pictures)
     return _svg(figure, "reliability")
 
@@ -176,7 +176,7 @@ def plot_scores(labels: Labels, polarity: Floats) -> str:
 def plot_intensities(labels: Labels, positive: Floats, negative: Floats) -> str:
     """The paper's Figure 6: each picture by its two intensities."""
     figure, axes = _square("positive intensity", "negative intensity")
-    axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1.2)
+    axes.plot([0, 1], [0, 1], color=SOFT, linewidth=1, dashes=(1.5, 2.5))
     many = len(labels) > SCATTER_MARKS
     for label, colour, name, mark in ((0, NEGATIVE, "negative", "^"), (1, POSITIVE, "positive", "o")):
         mine = labels == label
@@ -186,7 +186,7 @@ def plot_intensities(labels: Labels, positive: Floats, negative: Floats) -> str:
         )  # fmt: skip
     axes.set_aspect("equal")
     legend = _legend(axes, "upper center", columns=2)
-    legend.set_bbox_to_anchor((0.5, 1.12), transform=axes.transAxes)
+    _above(axes, legend)
     for handle in legend.legend_handles:
         if handle is not None:
             handle.set_alpha(1)
@@ -232,6 +232,10 @@ def _legend(axes: Axes, place: Place, title: str | None = None, columns: int = 1
     )  # fmt: skip
     legend.get_title().set_color(INK)
     return legend
+
+
+def _above(axes: Axes, legend: Legend) -> None:
+    legend.set_bbox_to_anchor((0.5, 1.12), transform=axes.transAxes)
 
 
 # SVG text -----------------------------------------------------------------------------------------------
