@@ -13,6 +13,7 @@ SHORT_SIDE = 200  # pixels: sharp at the size of a phone's thumbnail, about 10 K
 LONGEST_SIDE = 400  # a banner would otherwise weigh as much as twenty pictures
 JPEG_QUALITY = 80
 PICTURE_SHARE = 0.4  # of the picture's own grey values, so that white leaves room for the heat
+STEEPNESS = 1.6  # above 1, so that the middling is dim and the peak stands out
 HEAT_SHARE = 0.85  # of the heat's colours, so that the picture shows through the peak
 
 # From dark to light, so that the peak is the brightest place in print and to every eye.
@@ -47,7 +48,7 @@ def lay_over(
     heat = _spread(attention, picture.size, seen)
     grey = np.asarray(picture.convert("L"), np.float32)[:, :, None] * PICTURE_SHARE
     steps = np.linspace(0, 1, len(ramp))
-    colours = np.stack([np.interp(heat, steps, channel) for channel in zip(*ramp, strict=True)], axis=-1)
+    colours = np.stack([np.interp(heat**STEEPNESS, steps, channel) for channel in zip(*ramp, strict=True)], axis=-1)
     # Light on light ("screen") only ever brightens: a blend would ring each peak with a shadow on white.
     lit = 255 - (255 - grey) * (255 - HEAT_SHARE * colours) / 255
     return Image.fromarray(np.rint(lit).astype(np.uint8))

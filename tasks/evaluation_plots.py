@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.floating]
 Labels = NDArray[np.integer]
 Counts = NDArray[np.int64]
-Place = Literal["upper left", "upper center", "lower left", "lower right"]
+Place = Literal["upper center", "lower left", "lower right"]
 
 # Blue and orange stay apart for every kind of colour blindness, on white and on black.
 NEGATIVE, POSITIVE = "#d9631e", "#2a80c5"
@@ -166,10 +166,10 @@ def plot_scores(labels: Labels, polarity: Floats) -> str:
         )  # fmt: skip
     axes.axhline(0, color=INK, linewidth=0.9)
     axes.axvline(0.5, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-    axes.set(xlim=(-0.02, 1.02), ylim=(-1.22 * tallest, 1.35 * tallest))
+    axes.set(xlim=(-0.02, 1.02), ylim=(-1.1 * tallest, 1.1 * tallest))
     axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{abs(value):,.0f}"))
-    _legend(axes, "upper left")
+    _above(axes, _legend(axes, "upper center", columns=2))
     return _svg(figure, "scores")
 
 
