@@ -27,7 +27,7 @@ SLICES_SHOWN = 40
 FLAT = 0.05
 """A map that spans less moves the gate of equation (8) by about one percent: the picture is the stretching's."""
 LONGEST_TEXT = 300  # characters of a key or a fact
-PAGE_BYTES = 3 << 20
+PAGE_BYTES = 2 << 20
 """No page is larger, however many pictures were held out."""
 
 TEMPLATE = Path(__file__).with_suffix(".html")

@@ -191,6 +191,7 @@ def plot_intensities(labels: Labels, positive: Floats, negative: Floats) -> str:
         if handle is not None:
             handle.set_alpha(1)
             handle.set_rasterized(False)
+            handle.set(sizes=[30])
     return _svg(figure, "intensities")
 
 
