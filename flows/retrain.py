@@ -6,13 +6,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from prefect import flow
+from prefect.artifacts import create_link_artifact, create_markdown_artifact
 
+from flows import display
 from flows.parameters import RebuildParameters, RetrainParameters
 from flows.rebuild import IndexSummary, counts_of_index, rebuild_index
 from flows.running import running
 from flows.score import ScoreSummary, counts_of_score, score_catalogue
+from tasks.judging import PAGE
 from tasks.labels import snapshot_labels
-from tasks.retrain import describe, judge_candidate, train_candidate
+from tasks.retrain import Candidate, describe, record_decision, train_candidate
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class RetrainSummary:
     evaluation: dict[str, Any]
     labelled: int
     trained_on: int
+    page: str  # URL of the evaluation
     score: ScoreSummary | None = None  # of the catalogue, after a promotion
     index: IndexSummary | None = None
 
@@ -40,8 +44,11 @@ def retrain_model(parameters: RetrainParameters = RetrainParameters()) -> Retrai
         with run.stage("check the labels"):
             snapshot = snapshot_labels(lake, labels, run.run_id)
         with run.stage("train", snapshot.labelled):
-            candidate = train_candidate(lake, snapshot, config)
-        decision = judge_candidate(lake, candidate, parameters.gate_policy(), parameters.force)
+            candidate = train_candidate(lake, snapshot, config, parameters.gate_policy(), parameters.force)
+        decision = candidate.decision
+        record_decision(lake, candidate)
+        page = run.lake.store.url(run.lake.models.path(candidate.version, PAGE))
+        _leave_evaluation(candidate, page)
         run.count(model_version=candidate.version)
         scored = indexed = None
         if decision.promote and parameters.then_serve:
@@ -56,6 +63,17 @@ def retrain_model(parameters: RetrainParameters = RetrainParameters()) -> Retrai
         evaluation=dict(describe(candidate)),
         labelled=snapshot.labelled,
         trained_on=candidate.trained_on,
+        page=page,
         score=scored,
         index=indexed,
     )
+
+
+def _leave_evaluation(candidate: Candidate, page: str) -> None:
+    """The decision with its reasons, and where the evaluation page is, on the Prefect server."""
+    verdict = "promoted" if candidate.decision.promote else "refused"
+    reasons = "\n".join(f"- {reason}" for reason in candidate.decision.reasons)
+    link = page if "://" in page else f"file://{page}"
+    with display.best_effort():
+        create_markdown_artifact(f"# Model {candidate.version}: {verdict}\n\n{reasons}\n", key="evaluation")
+        create_link_artifact(link, link_text="evaluation.html", key="evaluation-page")

@@ -83,6 +83,7 @@ def print_retrain(found: RetrainSummary) -> None:
     console.print(f"gate    model {found.model_version} {verdict}")
     for reason in found.reasons:
         console.print(f"        {reason}", markup=False)
+    console.print(f"        {found.page}", markup=False)
     if found.score is not None and found.index is not None:
         print_score(found.score)
         print_index(found.index)

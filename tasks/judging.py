@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import io
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lake.lake import Lake
+from model.attention import attention_maps
 from model.calibration import fit_temperature
 from model.evaluation import Evaluation, HeldOut, evaluate, retrieval_recall
 from model.examples import Examples
+from model.gate import Decision
 from model.predict import Predictions, Predictor
 from model.split import Split
 from tasks.labelled import Labelled
 
+PAGE = "evaluation.html"
 HELD_OUT = "held-out.parquet"  # in a model version: what it, and the incumbent, said of the held-out pictures
 BATCH = 64
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -29,22 +36,36 @@ class Measured:
     predictions: Predictions
 
 
-def measure(model: Predictor, examples: Examples, labelled: Labelled, sides: Split) -> Measured:
+@dataclass(frozen=True)
+class Trial:
+    """The labelled pictures and who of them is held out: the same for every model that is measured."""
+
+    labelled: Labelled
+    sides: Split
+
+    @property
+    def categories(self) -> np.ndarray | None:
+        """Of the held-out pictures; None where the labels name none."""
+        listed = [self.labelled.categories[index] for index in self.sides.held_out]
+        return np.array(listed, dtype=object) if any(listed) else None
+
+
+def measure(model: Predictor, examples: Examples, trial: Trial) -> Measured:
     """Calibrate on the validation side, then measure on the held-out side: polarity, intensities, retrieval."""
+    labelled, sides = trial.labelled, trial.sides
     held_out = sides.held_out
     found = _predict(model, examples, held_out)
     temperature = None
     if len(sides.validation):
         validation = _predict(model, examples, sides.validation)
         temperature = fit_temperature(validation.polarity, labelled.labels[sides.validation])
-    categories = [labelled.categories[index] for index in held_out]
     evaluation = evaluate(
         labelled.labels[held_out],
         found.polarity,
         labelled.groups[held_out],
         seed=0,
         temperature=temperature,
-        categories=np.array(categories, dtype=object) if any(categories) else None,
+        categories=trial.categories,
         intensities=np.stack([found.negative_intensity, found.positive_intensity], axis=1),
     )
     # By product, not by joined group: another product's near-copy is no hit.
@@ -52,9 +73,9 @@ def measure(model: Predictor, examples: Examples, labelled: Labelled, sides: Spl
     return Measured(replace(evaluation, retrieval=retrieval), found)
 
 
-def held_out_file(labelled: Labelled, sides: Split, candidate: Predictions, incumbent: Predictions | None) -> bytes:
+def held_out_file(trial: Trial, candidate: Predictions, incumbent: Predictions | None) -> bytes:
     """The held-out pictures with both models' answers, as Parquet."""
-    chosen = sides.held_out
+    labelled, chosen = trial.labelled, trial.sides.held_out
     rows = {
         "image_key": [labelled.keys[index] for index in chosen],
         "label": labelled.labels[chosen],
@@ -70,16 +91,65 @@ def held_out_file(labelled: Labelled, sides: Split, candidate: Predictions, incu
     return sink.getvalue()
 
 
-def read_held_out(lake: Lake, version: int) -> tuple[HeldOut, HeldOut | None]:
-    """The candidate's and the incumbent's answers on the held-out pictures of a version, for pairing."""
-    rows = pq.read_table(pa.BufferReader(lake.models.read(version, HELD_OUT)))
-    labels, groups = rows["label"].to_numpy(), np.array(rows["group"].to_pylist())
-    listed = rows["category"].to_pylist()
-    categories = np.array(listed, dtype=object) if any(listed) else None
-    candidate = HeldOut(labels, rows["polarity"].to_numpy(), groups, categories)
-    if rows["incumbent_polarity"].null_count:
-        return candidate, None
-    return candidate, HeldOut(labels, rows["incumbent_polarity"].to_numpy(), groups, categories)
+def answers(trial: Trial, measured: Measured) -> HeldOut:
+    """A model's answers on the held-out pictures, for pairing it with another's."""
+    labelled, chosen = trial.labelled, trial.sides.held_out
+    return HeldOut(labelled.labels[chosen], measured.predictions.polarity, labelled.groups[chosen], trial.categories)
+
+
+def draw_page(
+    model: Predictor,
+    examples: Examples,
+    trial: Trial,
+    *,
+    version: int,
+    candidate: Measured,
+    incumbent: Measured | None,
+    decision: Decision,
+    training: Mapping[str, Any],
+) -> bytes | None:
+    """The evaluation as one HTML document; None where it could not be drawn, which must not cost the training."""
+    from tasks.evaluation_page import PageData, Verdict, WrongPicture, measures_of, most_wrong, render_page
+
+    labelled, chosen, found = trial.labelled, trial.sides.held_out, candidate.predictions
+    try:
+        rows = most_wrong(labelled.labels[chosen], found.polarity)
+        maps = attention_maps(model, examples.pixels(chosen[rows])) if len(rows) else np.empty((0, 2, 1, 1))
+        worst = tuple(
+            WrongPicture(
+                labelled.keys[chosen[row]],
+                int(labelled.labels[chosen[row]]),
+                float(found.polarity[row]),
+                labelled.jpegs[chosen[row]],
+                negative,
+                positive,
+            )
+            for row, (negative, positive) in zip(rows, maps, strict=True)
+        )
+        data = PageData(
+            title=f"Model {version}",
+            model_version=version,
+            verdict=Verdict.from_reasons(decision.promote, decision.reasons),
+            candidate=measures_of(candidate.evaluation.to_dict()),
+            incumbent=None if incumbent is None else measures_of(incumbent.evaluation.to_dict()),
+            labels=labelled.labels[chosen],
+            polarity=found.polarity,
+            positive_intensity=found.positive_intensity,
+            negative_intensity=found.negative_intensity,
+            incumbent_polarity=None if incumbent is None else incumbent.predictions.polarity,
+            categories=None if trial.categories is None else [str(name) for name in trial.categories],
+            worst=worst,
+            training=dict(training),
+            label_facts={
+                "trained on": len(trial.sides.train),
+                "validation": len(trial.sides.validation),
+                "held out": len(chosen),
+            },
+        )
+        return render_page(data).encode()
+    except Exception:
+        logger.warning("the evaluation page could not be drawn", exc_info=True)
+        return None
 
 
 def _predict(model: Predictor, examples: Examples, indices: np.ndarray) -> Predictions:

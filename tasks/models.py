@@ -15,7 +15,7 @@ from lake.catalogue import write_catalogue
 from lake.errors import LakeError, NoLake, ObjectNotFound
 from lake.lake import Lake, open_lake
 from lake.store import open_store
-from lake.versions import Entry
+from lake.versions import Draft, Entry
 
 if TYPE_CHECKING:
     from model.network import NetworkConfig, PolarityNetwork
@@ -114,12 +114,25 @@ def write_model(
     *,
     trained: bool,
     properties: Mapping[str, Any],
-    files: Mapping[str, bytes] | None = None,
 ) -> int:
-    """Write a model version: weights, other files, manifest. It is visible once a log entry names it."""
+    """Write a model version: weights and manifest. It is visible once a log entry names it."""
+    draft = lake.models.draft()
+    seal_model(draft, network, preprocessing, trained=trained, properties=properties)
+    return draft.version
+
+
+def seal_model(
+    draft: Draft,
+    network: PolarityNetwork,
+    preprocessing: Preprocessing,
+    *,
+    trained: bool,
+    properties: Mapping[str, Any],
+    files: Mapping[str, bytes] | None = None,
+) -> None:
+    """Write the weights, other files and the manifest of a drafted model version."""
     from model.weights import dump_weights
 
-    draft = lake.models.draft()
     draft.add(WEIGHTS, dump_weights(network))
     for name, data in (files or {}).items():
         draft.add(name, data)
@@ -134,7 +147,6 @@ def write_model(
         }
         | dict(properties)
     )
-    return draft.version
 
 
 def init_model(lake_uri: str, choice: ModelChoice) -> int:

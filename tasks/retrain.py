@@ -17,13 +17,14 @@ from model.network import PolarityNetwork
 from model.predict import Predictor, choose_device
 from model.preprocessing import Preprocessing
 from model.recipe import TrainingConfig, recipe
-from model.split import Split, split
+from model.split import split
 from model.training import EpochReport, train
 from tasks import progress
-from tasks.judging import HELD_OUT, Measured, held_out_file, measure, read_held_out
+from tasks.checkpoint import LakeCheckpoint
+from tasks.judging import HELD_OUT, PAGE, Measured, Trial, answers, draw_page, held_out_file, measure
 from tasks.labelled import Labelled, read_labelled
 from tasks.labels import LabelSnapshot
-from tasks.models import ModelCard, ModelChoice, load_network, new_network, read_card, write_model
+from tasks.models import ModelCard, ModelChoice, load_network, new_network, read_card, seal_model
 from tasks.units import device_slot, unit
 
 logger = logging.getLogger(__name__)
@@ -51,14 +52,18 @@ class Candidate:
     trained_on: int
     evaluation: Evaluation
     incumbent: Evaluation | None  # on the same pictures; None where there is no trained incumbent
+    decision: Decision
     newest: Entry | None  # of the model log, when training began
 
 
 @unit
-def train_candidate(lake_uri: str, labels: LabelSnapshot, config: RetrainConfig) -> Candidate:
-    """Train on one side of the labels, measure on the other, write the version.
+def train_candidate(
+    lake_uri: str, labels: LabelSnapshot, config: RetrainConfig, policy: GatePolicy, force_reason: str | None
+) -> Candidate:
+    """Train on one side of the labels, measure on another, decide, write the version with its evaluation.
 
-    Raises LabelsUnusable and TrainingDiverged; then no version is visible.
+    A training that was interrupted is taken up where its last checkpoint left it. Raises LabelsUnusable and
+    TrainingDiverged; then no version is visible.
     """
     lake = open_lake(lake_uri)
     newest = lake.models.newest()
@@ -71,11 +76,11 @@ def train_candidate(lake_uri: str, labels: LabelSnapshot, config: RetrainConfig)
         validation_share=config.validation_share,
         seed=config.seed,
     )
+    trial = Trial(labelled, sides)
     network, preprocessing, started_from = _start(lake, incumbent, config.start)
     training = _recipe(lake, started_from, config)
-    examples = JpegExamples(
-        labelled.jpegs, labelled.labels, labelled.weights, preprocessing, threads=config.decode_threads
-    )
+    examples = _examples(labelled, preprocessing, config)
+    checkpoint = LakeCheckpoint(lake.store, labels.sha256, started_from, config.start, training, sides.train.tolist())
     device = choose_device(config.device)
     with device_slot(config.device_slot):
         train(
@@ -84,11 +89,30 @@ def train_candidate(lake_uri: str, labels: LabelSnapshot, config: RetrainConfig)
             training,
             device=device,
             on_epoch=lambda report: _tell(report, labels.labelled),
+            checkpoint=checkpoint,
         )
-        measured = measure(Predictor(network, preprocessing, device), examples, labelled, sides)
-        held_against = _measure_incumbent(lake, incumbent, labelled, sides, config)
+        model = Predictor(network, preprocessing, device)
+        measured = measure(model, examples, trial)
+        against = _measure_incumbent(lake, incumbent, trial, config)
+    decision = _decide(trial, measured, against, policy, force_reason)
+    draft = lake.models.draft()
+    page = draw_page(
+        model,
+        examples,
+        trial,
+        version=draft.version,
+        candidate=measured,
+        incumbent=against,
+        decision=decision,
+        training=training.to_dict(),
+    )
+    theirs = None if against is None else against.predictions
+    files = {HELD_OUT: held_out_file(trial, measured.predictions, theirs)}
+    files |= {} if page is None else {PAGE: page}
     properties = {
         "evaluation": measured.evaluation.to_dict(),
+        "incumbent": None if incumbent is None else incumbent.version,
+        "decision": {"promote": decision.promote, "reasons": list(decision.reasons)},
         "training": training.to_dict(),
         "labels": {
             "sha256": labels.sha256,
@@ -99,30 +123,49 @@ def train_candidate(lake_uri: str, labels: LabelSnapshot, config: RetrainConfig)
         },
         "started_from": started_from,
     }
-    theirs = None if held_against is None else held_against.predictions
-    files = {HELD_OUT: held_out_file(labelled, sides, measured.predictions, theirs)}
-    version = write_model(lake, network.cpu(), preprocessing, trained=True, properties=properties, files=files)
-    against = None if held_against is None else held_against.evaluation
-    return Candidate(version, len(sides.train), measured.evaluation, against, newest)
+    seal_model(draft, network.cpu(), preprocessing, trained=True, properties=properties, files=files)
+    checkpoint.clear()
+    return Candidate(
+        version=draft.version,
+        trained_on=len(sides.train),
+        evaluation=measured.evaluation,
+        incumbent=None if against is None else against.evaluation,
+        decision=decision,
+        newest=newest,
+    )
 
 
 @unit
-def judge_candidate(lake_uri: str, candidate: Candidate, policy: GatePolicy, force_reason: str | None) -> Decision:
+def record_decision(lake_uri: str, candidate: Candidate) -> None:
     """Promote or refuse the candidate by one log entry. Raises LostRace."""
-    lake = open_lake(lake_uri)
-    held_out, incumbent_held_out = read_held_out(lake, candidate.version)
+    action: Action = "promote" if candidate.decision.promote else "refuse"
+    open_lake(lake_uri).models.append(
+        action, candidate.version, based_on=candidate.newest, reason="; ".join(candidate.decision.reasons)
+    )
+
+
+def _decide(
+    trial: Trial,
+    candidate: Measured,
+    incumbent: Measured | None,
+    policy: GatePolicy,
+    force_reason: str | None,
+) -> Decision:
+    """The gate's decision, or a person's against it."""
     decision = decide(
         candidate.evaluation,
-        candidate.incumbent,
+        None if incumbent is None else incumbent.evaluation,
         policy,
-        held_out=held_out,
-        incumbent_held_out=incumbent_held_out,
+        held_out=answers(trial, candidate),
+        incumbent_held_out=None if incumbent is None else answers(trial, incumbent),
     )
-    if force_reason is not None and not decision.promote:
-        decision = replace(decision, promote=True, reasons=(f"forced: {force_reason}", *decision.reasons))
-    action: Action = "promote" if decision.promote else "refuse"
-    lake.models.append(action, candidate.version, based_on=candidate.newest, reason="; ".join(decision.reasons))
-    return decision
+    if force_reason is None or decision.promote:
+        return decision
+    return replace(decision, promote=True, reasons=(f"forced: {force_reason}", *decision.reasons))
+
+
+def _examples(labelled: Labelled, preprocessing: Preprocessing, config: RetrainConfig) -> JpegExamples:
+    return JpegExamples(labelled.jpegs, labelled.labels, labelled.weights, preprocessing, threads=config.decode_threads)
 
 
 def _incumbent(lake: Lake, newest: Entry | None) -> ModelCard | None:
@@ -182,17 +225,13 @@ def _tell(report: EpochReport, pictures: int) -> None:
     progress.advance(pictures * report.epoch // report.epochs - pictures * (report.epoch - 1) // report.epochs)
 
 
-def _measure_incumbent(
-    lake: Lake, incumbent: ModelCard | None, labelled: Labelled, sides: Split, config: RetrainConfig
-) -> Measured | None:
+def _measure_incumbent(lake: Lake, incumbent: ModelCard | None, trial: Trial, config: RetrainConfig) -> Measured | None:
     """The incumbent on the same pictures; None where there is none that was trained."""
     if incumbent is None or not incumbent.trained:
         return None
-    examples = JpegExamples(
-        labelled.jpegs, labelled.labels, labelled.weights, incumbent.preprocessing, threads=config.decode_threads
-    )
+    examples = _examples(trial.labelled, incumbent.preprocessing, config)
     model = Predictor(load_network(lake, incumbent), incumbent.preprocessing, choose_device(config.device))
-    return measure(model, examples, labelled, sides)
+    return measure(model, examples, trial)
 
 
 def describe(candidate: Candidate) -> Mapping[str, Any]:

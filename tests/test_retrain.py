@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import html
 import random
 import uuid
 from dataclasses import replace
@@ -11,18 +13,21 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+import tasks.retrain
 from flows.search import search_by_key
 from lake import catalogue
 from lake.lake import Lake, open_lake
 from lake.rollback import roll_back
+from model import training
 from model.errors import LabelsUnusable
 from model.gate import Decision, GatePolicy
+from model.training import EpochReport
 from tasks.draw_catalogue import DrawnPicture, draw_catalogue, write_labels
 from tasks.ingest import IngestConfig
-from tasks.judging import HELD_OUT
+from tasks.judging import HELD_OUT, PAGE
 from tasks.labels import snapshot_labels
-from tasks.models import init_model
-from tasks.retrain import Candidate, RetrainConfig, judge_candidate, train_candidate
+from tasks.models import WEIGHTS, init_model
+from tasks.retrain import Candidate, RetrainConfig, record_decision, train_candidate
 from tests import small_lake
 from tests.small_lake import PRODUCT_ID_PATTERN, SMALL_MODEL
 
@@ -45,8 +50,10 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> tuple[Lake, list[DrawnPict
 def retrain(lake: Lake, labels: Path, *, epochs: int, policy: GatePolicy | None = None) -> tuple[Candidate, Decision]:
     """What `retrain-model` does up to the gate's decision."""
     snapshot = snapshot_labels.fn(lake.uri, str(labels), uuid.uuid4().hex)
-    candidate = train_candidate.fn(lake.uri, snapshot, replace(RETRAIN, epochs=epochs))
-    return candidate, judge_candidate.fn(lake.uri, candidate, policy or GatePolicy(), None)
+    config = replace(RETRAIN, epochs=epochs)
+    candidate = train_candidate.fn(lake.uri, snapshot, config, policy or GatePolicy(), None)
+    record_decision.fn(lake.uri, candidate)
+    return candidate, candidate.decision
 
 
 def serve(lake: Lake, version: int) -> None:
@@ -133,3 +140,42 @@ def test_one_class_only_is_refused_before_any_training(shop: tuple[Lake, list[Dr
     with pytest.raises(LabelsUnusable, match="expected at least"):
         retrain(lake, root / "one.csv", epochs=1)
     assert lake.models.known() == known
+
+
+def test_a_training_cut_off_is_taken_up_and_ends_with_the_same_model(
+    shop: tuple[Lake, list[DrawnPicture], Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    lake, drawn, root = shop
+    write_labels(root / "cut.csv", drawn[:60])
+    whole, _ = retrain(lake, root / "cut.csv", epochs=4)
+    epochs: list[int] = []
+
+    def cut(report: EpochReport, _pictures: int) -> None:
+        epochs.append(report.epoch)
+        if len(epochs) == 3:
+            raise KeyboardInterrupt
+
+    train = functools.partial(training.train, checkpoint_every=1)
+    monkeypatch.setattr(tasks.retrain, "train", train)
+    monkeypatch.setattr(tasks.retrain, "_tell", cut)
+    with pytest.raises(KeyboardInterrupt):
+        retrain(lake, root / "cut.csv", epochs=4)
+    assert len(lake.store.names("checkpoints")) == 1
+    again, _ = retrain(lake, root / "cut.csv", epochs=4)
+    assert epochs[3] > 1  # the first epochs were not done again
+    assert lake.store.names("checkpoints") == []
+
+    def weights(version: int) -> bytes:
+        return lake.models.read(version, WEIGHTS)
+
+    assert weights(again.version) == weights(whole.version)
+
+
+def test_a_models_evaluation_page_tells_its_verdict(shop: tuple[Lake, list[DrawnPicture], Path]) -> None:
+    lake, drawn, root = shop
+    write_labels(root / "page.csv", drawn)
+    candidate, decision = retrain(lake, root / "page.csv", epochs=1)
+    page = lake.models.read(candidate.version, PAGE).decode()
+    assert page.startswith("<!DOCTYPE html>") or page.startswith("<!doctype html>")
+    assert f"Model {candidate.version}" in page
+    assert all(html.escape(reason.split(":")[0]) in page for reason in decision.reasons)

@@ -1,0 +1,55 @@
+"""Where the network looks: its two attention maps, for people to see and for experiments to measure.
+
+Shapes: B pictures; S the side of `Preprocessing.image_size`; h×w the backbone's positions (S/32, rounded up).
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from model.predict import Predictor
+from model.preprocessing import Preprocessing
+
+RelativeBox = tuple[float, float, float, float]
+"""Left, top, right, bottom as shares of the picture's width and height."""
+
+
+@torch.inference_mode()
+def attention_maps(model: Predictor, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """B×3×S×S → B×2×h×w: N_m and N_t of equation (4), the negative branch's first. In float32 always.
+
+    The values have no unit: equation (4) normalises them over the training pictures, so that 0 is an
+    average place and 1 lies one standard deviation (times the learnt scale) above it.
+
+    Raises:
+        ValueError: another shape or type than this network's preprocessing makes.
+    """
+    side = model.preprocessing.image_size
+    if batch.dtype != np.uint8 or batch.shape[1:] != (3, side, side):
+        raise ValueError(f"expected uint8 B×3×{side}×{side}, found {batch.dtype} {batch.shape}")
+    # torch warns about arrays it may not write to, such as views of bytes.
+    tensor = torch.from_numpy(batch if batch.flags.writeable else batch.copy()).to(model.device)
+    output = model.network(model.preprocessing.normalise(tensor))
+    maps: NDArray[np.float32] = output.attention.float().cpu().numpy()
+    return maps
+
+
+def peak(attention: NDArray[np.floating]) -> tuple[float, float]:
+    """Row and column of the highest cell's centre, each in (0, 1) of what the network saw; h×w goes in.
+
+    A map that is the same everywhere, or not finite, has no peak: (NaN, NaN), which lies in no region.
+    """
+    if not np.isfinite(attention).all() or attention.min() == attention.max():
+        return float("nan"), float("nan")
+    row, column = np.unravel_index(int(attention.argmax()), attention.shape)
+    height, width = attention.shape
+    return (float(row) + 0.5) / height, (float(column) + 0.5) / width
+
+
+def seen_box(preprocessing: Preprocessing, width: int, height: int) -> RelativeBox:
+    """The part of a width×height picture that the network sees, and its maps cover."""
+    if preprocessing.crop_mode == "squash":
+        return 0.0, 0.0, 1.0, 1.0
+    side = min(width, height)
+    left, top = (1 - side / width) / 2, (1 - side / height) / 2
+    return left, top, 1 - left, 1 - top
