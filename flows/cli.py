@@ -99,7 +99,7 @@ def options(verbose: VerboseOption = False) -> None:
 def demo(
     directory: Annotated[Path, typer.Argument(help="Where the pictures and the lake go.")] = Path("vitrine-demo"),
     products: Annotated[int, typer.Option(min=20, help="Products drawn, four pictures each.")] = 120,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes of the training over the labelled pictures.")] = 16,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes of the training over the labelled pictures.")] = 24,
     seed: Annotated[int, typer.Option(help="Another seed, another shop.")] = 0,
     as_json: JsonOption = False,
 ) -> None:

@@ -130,8 +130,8 @@ def draw_page(
             title=f"Model {version}",
             model_version=version,
             verdict=Verdict.from_reasons(decision.promote, decision.reasons),
-            candidate=measures_of(candidate.evaluation.to_dict()),
-            incumbent=None if incumbent is None else measures_of(incumbent.evaluation.to_dict()),
+            candidate=measures_of(_shown(candidate.evaluation)),
+            incumbent=None if incumbent is None else measures_of(_shown(incumbent.evaluation)),
             labels=labelled.labels[chosen],
             polarity=found.polarity,
             positive_intensity=found.positive_intensity,
@@ -150,6 +150,17 @@ def draw_page(
     except Exception:
         logger.warning("the evaluation page could not be drawn", exc_info=True)
         return None
+
+
+def _shown(evaluation: Evaluation) -> dict[str, Any]:
+    """The measures that the page lists, under the names that it explains."""
+    found = evaluation.to_dict()
+    found = {name: value for name, value in found.items() if name not in ("categories", "intensities", "retrieval")}
+    found["ece_before"], found["ece_after"] = found.pop("ece"), found.pop("ece_calibrated")
+    if evaluation.retrieval is not None:
+        for k, recall in evaluation.retrieval.recall.items():
+            found[f"recall_at_{k}"] = [recall.value, recall.low, recall.high]
+    return found
 
 
 def _predict(model: Predictor, examples: Examples, indices: np.ndarray) -> Predictions:
