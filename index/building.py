@@ -6,11 +6,10 @@ zero vectors and duplicates in silence.
 Shapes: N rows, D dimension.
 """
 
-import hashlib
 import json
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -111,19 +110,6 @@ def set_threads(count: int) -> None:
     cores is slow: they spin while they wait, unless OMP_WAIT_POLICY=passive was set before the process began.
     """
     faiss.omp_set_num_threads(count)
-
-
-def sample_rows(keys: Sequence[str] | npt.NDArray[Any] | pa.Array | pa.ChunkedArray, count: int) -> Rows:
-    """Choose `count` rows to train on, ascending: those whose keys hash lowest.
-
-    A hash rather than a draw, so that a catalogue that grew by a tenth still trains on nine tenths of the
-    same pictures.
-    """
-    names = keys.to_pylist() if isinstance(keys, pa.Array | pa.ChunkedArray) else keys
-    hashes = np.fromiter((_hash(str(name)) for name in names), dtype=np.uint64, count=len(names))
-    if count >= len(hashes):
-        return np.arange(len(hashes), dtype=np.int64)
-    return np.sort(np.argsort(hashes, kind="stable")[: max(count, 0)]).astype(np.int64)
 
 
 def train_quantizers(sample: npt.ArrayLike, spec: IndexSpec, *, seed: int) -> bytes:
@@ -335,10 +321,6 @@ def blocks(rows: int, dimension: int) -> Iterator[slice]:
     """Cut rows into slices of at most 64 MiB of float32."""
     step = max(1, BLOCK_BYTES // (4 * dimension))
     return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
-
-
-def _hash(key: str) -> int:
-    return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little")
 
 
 def _norms(vectors: Floats) -> npt.NDArray[np.float64]:

@@ -15,6 +15,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from model.gate import Check, Decision
 from tasks import evaluation_plots as plots
 from tasks.attention_overlay import NEGATIVE_HEAT, POSITIVE_HEAT, RelativeBox, encode_jpeg, lay_over, thumbnail
 
@@ -34,14 +35,6 @@ TEMPLATE = Path(__file__).with_suffix(".html")
 
 
 @dataclass(frozen=True)
-class Check:
-    """One demand of the gate. `reason` reads "measure: expected …, found …"."""
-
-    passed: bool
-    reason: str
-
-
-@dataclass(frozen=True)
 class Verdict:
     """What the gate decided, and every check that it says something about."""
 
@@ -51,11 +44,11 @@ class Verdict:
     """Why a person promoted it all the same."""
 
     @classmethod
-    def from_reasons(cls, promoted: bool, reasons: Sequence[str]) -> "Verdict":
-        """From a gate's words: all checks when promoted, the failed ones when refused or forced."""
-        forced = next((reason for reason in reasons if reason.startswith("forced: ")), None)
-        checks = tuple(Check(promoted and forced is None, reason) for reason in reasons if reason != forced)
-        return cls(promoted, checks, None if forced is None else forced.removeprefix("forced: "))
+    def of(cls, decision: Decision) -> "Verdict":
+        """The gate's own words; a forced promotion bears its reason in front of them."""
+        first = next(iter(decision.reasons), "")
+        forced = first.removeprefix("forced: ") if first.startswith("forced: ") else None
+        return cls(decision.promote, decision.checks, forced)
 
 
 @dataclass(frozen=True)

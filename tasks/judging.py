@@ -129,7 +129,7 @@ def draw_page(
         data = PageData(
             title=f"Model {version}",
             model_version=version,
-            verdict=Verdict.from_reasons(decision.promote, decision.reasons),
+            verdict=Verdict.of(decision),
             candidate=measures_of(_shown(candidate.evaluation)),
             incumbent=None if incumbent is None else measures_of(_shown(incumbent.evaluation)),
             labels=labelled.labels[chosen],

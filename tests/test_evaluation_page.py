@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from model.gate import Check, Decision
 from tasks import evaluation_plots as plots
 from tasks.attention_overlay import LONGEST_SIDE, NEGATIVE_HEAT, POSITIVE_HEAT, lay_over, thumbnail
 from tasks.evaluation_page import (
     PAGE_BYTES,
     WORST_SHOWN,
-    Check,
     PageData,
     Verdict,
     WrongPicture,
@@ -144,7 +144,14 @@ def test_interval_bars_stand_where_the_numbers_say(page: Page) -> None:
 
 def test_a_refusal_states_every_reason(page: Page) -> None:
     reasons = ("accuracy: expected at least 0.7 (the floor), found 0.6", "auroc: expected < 1 & > 0, found 2")
-    found = Page(render_page(data(verdict=Verdict.from_reasons(False, reasons), worst=())))
+    found = Page(
+        render_page(
+            data(
+                verdict=Verdict.of(Decision(False, reasons, tuple(Check(False, reason) for reason in reasons))),
+                worst=(),
+            )
+        )
+    )
     assert "✗ Refused" in found.text and "✓ Promoted" in page.text
     assert "accuracy : expected at least 0.7 (the floor), found 0.6" in found.text
     assert "expected < 1 & > 0, found 2" in found.text
@@ -152,11 +159,13 @@ def test_a_refusal_states_every_reason(page: Page) -> None:
 
 
 def test_a_forced_promotion_says_so_and_keeps_its_failed_checks() -> None:
-    verdict = Verdict.from_reasons(True, ("forced: the boss <said> so", "accuracy: expected 1, found 0"))
+    failed = Check(False, "accuracy: expected 1, found 0")
+    verdict = Verdict.of(Decision(True, ("forced: the boss <said> so", failed.reason), (failed,)))
     assert verdict == Verdict(True, (Check(False, "accuracy: expected 1, found 0"),), "the boss <said> so")
     found = Page(render_page(data(10, verdict=verdict, worst=())))
     assert "By force: the boss <said> so" in found.text
-    assert all(check.passed for check in Verdict.from_reasons(True, ("a: expected 1, found 1",)).checks)
+    passed = Check(True, "a: expected 1, found 1")
+    assert Verdict.of(Decision(True, (passed.reason,), (passed,))) == Verdict(True, (passed,), None)
 
 
 def test_the_confusion_matrix_counts_the_rows_given(page: Page) -> None:

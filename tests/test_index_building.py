@@ -7,15 +7,12 @@ import faiss
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pyarrow import parquet
 
 from index.building import (
     IndexDescription,
     mean_coarse_distance,
     read_description,
-    sample_rows,
     train_quantizers,
     write_description,
     write_shard,
@@ -68,24 +65,6 @@ def test_a_new_kind_of_rows_lies_farther_from_the_centroids(vectors: Floats, tra
     usual = mean_coarse_distance(trained, vectors, ivfpq())
     unusual = mean_coarse_distance(trained, clustered(500, 64, seed=99), ivfpq())
     assert unusual > 1.2 * usual
-
-
-def test_the_sample_does_not_depend_on_the_order_of_keys() -> None:
-    keys = [f"key-{i}" for i in range(500)]
-    chosen = {keys[row] for row in sample_rows(keys, 50)}
-    backwards = keys[::-1]
-    assert {backwards[row] for row in sample_rows(np.array(backwards), 50)} == chosen
-    assert {backwards[row] for row in sample_rows(pa.chunked_array([backwards]), 50)} == chosen
-
-
-@given(st.sets(st.text(), max_size=60), st.sets(st.text(), max_size=20), st.integers(0, 80))
-def test_pictures_leave_the_sample_only_for_new_ones(old: set[str], new: set[str], count: int) -> None:
-    before, after = sorted(old), sorted(old | new)
-    sample = {before[row] for row in sample_rows(before, count)}
-    later = {after[row] for row in sample_rows(after, count)}
-    assert len(sample) == min(count, len(before))
-    assert later <= sample | new
-    assert len(sample - later) <= len(new)
 
 
 def test_a_shard_is_the_same_bytes_when_written_twice(vectors: Floats, trained: bytes, tmp_path: Path) -> None:

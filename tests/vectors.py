@@ -9,7 +9,6 @@ import pyarrow as pa
 
 from index.building import (
     IndexDescription,
-    sample_rows,
     set_threads,
     train_quantizers,
     write_description,
@@ -65,8 +64,7 @@ def build(
     directory.mkdir(parents=True, exist_ok=True)
     trained = None
     if spec.kind != "flat":
-        sample = sample_rows(keys["image_key"], spec.training_rows)
-        trained = train_quantizers(vectors[sample], spec, seed=1)
+        trained = train_quantizers(vectors[: spec.training_rows], spec, seed=1)
         write_trained(directory, trained)
     start = 0
     sizes = [len(vectors)] if shards is None else shards
