@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MOST_ROWS = 100  # of a table on a terminal; --json prints them all
-MOST_CELL = 80  # characters
+MOST_CELL = 200  # characters: a key must stay whole
 
 console = Console(highlight=False, soft_wrap=True)
 to_stderr = Console(stderr=True, highlight=False, soft_wrap=True)
