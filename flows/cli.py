@@ -275,6 +275,18 @@ def search(
         str | None, typer.Option(metavar="IMAGE_KEY", help="Search with a picture of the catalogue.")
     ] = None,
     k: Annotated[int, typer.Option("-k", min=1, help="How many neighbours.")] = 10,
+    other_products: Annotated[
+        bool, typer.Option("--other-products", help="Leave out the other pictures of the key's own product.")
+    ] = False,
+    one_per_product: Annotated[
+        bool, typer.Option("--one-per-product", help="Show each product once, by its nearest picture.")
+    ] = False,
+    polarity: Annotated[
+        str | None, typer.Option(metavar="MIN:MAX", help="Only pictures whose polarity lies here, such as 0.8:1.")
+    ] = None,
+    among: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Only pictures whose keys this file lists, one a line.")
+    ] = None,
     device: DeviceOption = None,
     lake: LakeOption = None,
     as_json: JsonOption = False,
@@ -282,17 +294,23 @@ def search(
     """Find the pictures most like a given one."""
     if (picture is None) == (key is None):
         raise typer.BadParameter("give either a PICTURE or --key IMAGE_KEY")
-    from flows.search import search_by_key, search_by_picture
+    if other_products and key is None:
+        raise typer.BadParameter("--other-products needs --key IMAGE_KEY: the product of a PICTURE is not known")
+    between = _range("--polarity", polarity)
+    from flows.search import read_keys, search_by_key, search_by_picture
     from flows.settings import read_settings
     from flows.summaries import print_found
+    from tasks.reader import Filters
 
     settings, opened = read_settings(), _open(lake)
+    keys = None if among is None else read_keys(among)
+    filters = Filters(other_products, one_per_product, between, keys)
     if key is not None:
-        found = search_by_key(opened, key, k, settings.cache_directory)
+        found = search_by_key(opened, key, k, settings.cache_directory, filters)
     else:
         assert picture is not None  # noqa: S101 (checked above; mypy can't tell)
         chosen = device.value if device else settings.device
-        found = search_by_picture(opened, picture, k, settings.cache_directory, chosen)
+        found = search_by_picture(opened, picture, k, settings.cache_directory, chosen, filters)
     _print(as_json, found, print_found)
 
 
@@ -410,6 +428,20 @@ def _open(uri: str | None) -> Lake:
     from lake.lake import open_lake
 
     return open_lake(uri or read_settings().lake)
+
+
+def _range(option: str, text: str | None) -> tuple[float, float] | None:
+    """MIN:MAX, either of which may be left out."""
+    if text is None:
+        return None
+    low, colon, high = text.partition(":")
+    try:
+        found = float(low or "-inf"), float(high or "inf")
+    except ValueError:
+        found = (1.0, 0.0)
+    if not colon or not found[0] <= found[1]:
+        raise typer.BadParameter(f"{option}: expected MIN:MAX such as 0.8:1, found {text!r}")
+    return found
 
 
 def _print(as_json: bool, found: Any, for_people: Any) -> None:

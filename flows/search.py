@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from index.errors import UnknownKey
-from index.searching import Searcher
 from lake.errors import LakeError
 from lake.lake import Lake
 from model.errors import Undecodable
+from tasks.reader import Filters, Reader
+
+ALL = Filters()
 
 
 @dataclass(frozen=True)
@@ -28,19 +28,18 @@ class Found:
     neighbours: tuple[dict[str, Any], ...]  # image_key, product_id, similarity, polarity, label
 
 
-def search_by_key(lake: Lake, image_key: str, k: int, cache: Path) -> Found:
+def search_by_key(lake: Lake, image_key: str, k: int, cache: Path, filters: Filters = ALL) -> Found:
     """The pictures most like one that the index holds; itself left out. Raises UnknownKey, LakeError."""
-    searcher, version = open_index(lake, cache)
+    reader = Reader(lake, cache)
     try:
-        row = searcher.find(image_key)
+        reader.index.searcher.find(image_key)
     except UnknownKey as error:
         raise UnknownKey(f"{error}; search by picture for one that is not in the catalogue") from error
-    keep = np.ones(len(searcher), dtype=bool)
-    keep[row] = False
-    return _found(searcher, version, image_key, searcher.vector(row), k, keep)
+    (neighbours,) = reader.search_keys([image_key], k, filters=filters)
+    return Found(image_key, reader.index.version, reader.index.model_version, neighbours)
 
 
-def search_by_picture(lake: Lake, picture: Path, k: int, cache: Path, device: str) -> Found:
+def search_by_picture(lake: Lake, picture: Path, k: int, cache: Path, device: str, filters: Filters = ALL) -> Found:
     """The pictures most like a file. Raises LakeError where it can't be read, Undecodable where it is no picture."""
     from tasks.pictures import embed
 
@@ -48,33 +47,21 @@ def search_by_picture(lake: Lake, picture: Path, k: int, cache: Path, device: st
         data = picture.read_bytes()
     except OSError as error:
         raise LakeError(f"{picture} can't be read: {error.strerror}") from error
-    searcher, version = open_index(lake, cache)
+    reader = Reader(lake, cache)
+    model_version = reader.index.model_version
     try:
-        vector = embed(data, lake.uri, searcher.description.model_version, device)
+        vector = embed(data, lake.uri, model_version, device)
     except Undecodable as error:
         raise Undecodable(f"{picture}: {error.reason}") from error
-    return _found(searcher, version, str(picture), vector, k, None)
+    (neighbours,) = reader.search(vector[None], k, model_version=model_version, filters=filters)
+    return Found(str(picture), reader.index.version, model_version, neighbours)
 
 
-def open_index(lake: Lake, cache: Path) -> tuple[Searcher, int]:
-    """The published index version, its files verified. Raises LakeError where none is published yet."""
-    version = lake.indexes.current()
-    if version is None:
-        raise LakeError("the lake has no index yet: run `vitrine nightly SOURCE`, or `vitrine rebuild-index`")
-    return Searcher.open(lake.indexes.fetch(version, cache)), version
-
-
-def _found(searcher: Searcher, version: int, query: str, vector: np.ndarray, k: int, keep: np.ndarray | None) -> Found:
-    found = searcher.search(vector.reshape(1, -1), k, keep=keep)
-    rows = searcher.keys(found.rows[0]).to_pylist()
-    neighbours = tuple(
-        {
-            "image_key": row["image_key"],
-            "product_id": row["product_id"],
-            "similarity": float(similarity),
-            "polarity": row["polarity"],
-            "label": row["label"],
-        }
-        for row, similarity in zip(rows, found.similarity[0], strict=True)
-    )
-    return Found(query, version, searcher.description.model_version, neighbours)
+def read_keys(path: Path) -> tuple[str, ...]:
+    """The keys that a file lists, one a line. Raises LakeError where it can't be read."""
+    try:
+        return tuple(line for line in path.read_text(encoding="utf-8").splitlines() if line)
+    except OSError as error:
+        raise LakeError(f"{path} can't be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise LakeError(f"{path} is not UTF-8 text: {error.reason}") from error

@@ -102,7 +102,7 @@ def print_found(found: Found) -> None:
     """A query's neighbours."""
     title = f"most like {found.query} (index {found.index_version}, model {found.model_version})"
     if not found.neighbours:
-        console.print(f"{title}: the index holds no other picture", markup=False)
+        console.print(f"{title}: the index holds no other picture that was asked for", markup=False)
         return
     print_rows(found.neighbours, NEIGHBOUR_COLUMNS, title=title, decimals=3)
 

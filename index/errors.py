@@ -5,6 +5,7 @@ IndexingError
 ├── NotAnIndex   look elsewhere: the directory holds no index that this code reads
 ├── CorruptIndex fetch the version again: its files are damaged or disagree
 ├── UnknownKey   tell the asker: no such picture in this index
+├── UnknownColumn tell the asker: this index can't be filtered so
 └── BelowTarget  refuse to publish: no setting of the search finds enough
 """
 
@@ -27,6 +28,10 @@ class CorruptIndex(IndexingError):
 
 class UnknownKey(IndexingError):
     """An image_key that the index does not hold."""
+
+
+class UnknownColumn(IndexingError):
+    """A column that the index's keys do not have."""
 
 
 class BelowTarget(IndexingError):

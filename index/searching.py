@@ -233,7 +233,8 @@ class Searcher:
     def _similarity(self, queries: Floats, vectors: Floats) -> Floats:
         """Q×D against Q×R×D, to Q×R."""
         if self.spec.metric == "cosine":
-            cosine: Floats = np.matmul(vectors, queries[:, :, None])[:, :, 0]
+            # One dot product a pair, not a matrix product: its last bit then depends on nothing else that is asked.
+            cosine: Floats = np.vecdot(vectors, queries[:, None, :])
             return cosine.clip(-1, 1)
         apart: Floats = -np.linalg.norm(vectors - queries[:, None, :], axis=2)
         return apart

@@ -3,6 +3,7 @@
 TaskError
 ├── SourceError     the pictures' source is not there, is empty, or lost too much at once
 ├── LabelsError     the labels can't be used; the message names the rows
+├── OtherModel      a query's vector and the index are of different models
 ├── NoDeviceSlot    the concurrency limit that GPU work is to hold does not exist
 └── CountsDisagree  a run lost count of its pictures; what it has not committed stays invisible
 """
@@ -18,6 +19,10 @@ class SourceError(TaskError):
 
 class LabelsError(TaskError):
     """The labels can't be used as they are."""
+
+
+class OtherModel(TaskError):
+    """Vectors of two models can't be compared."""
 
 
 class NoDeviceSlot(TaskError):

@@ -238,6 +238,8 @@ FAILURES = [
     # searches
     ("search --key no/such/key.jpg --lake {lake}", "no/such/key.jpg"),
     ("search --key a.jpg --lake {bare}", "the lake has no index yet"),
+    ("search --key {key} --among {none} --lake {lake}", "none can't be read: No such file or directory"),
+    ("search --key {key} --among {labels} --lake {lake}", "keys are not in this index, such as"),
     ("search {none} --lake {lake}", "none can't be read: No such file or directory"),
     ("search {empty} --lake {lake}", "empty can't be read: Is a directory"),
     ("search {broken} --lake {lake}", "broken: not a picture: it begins with"),
@@ -265,6 +267,10 @@ MISUSES = [
     ("versions pictures --lake {lake}", "'pictures' is not one of 'models', 'indexes'"),
     ("search --lake {lake}", "give either a PICTURE or --key IMAGE_KEY"),
     ("search {picture} --key {key} --lake {lake}", "give either a PICTURE or --key IMAGE_KEY"),
+    ("search {picture} --other-products --lake {lake}", "--other-products needs --key IMAGE_KEY"),
+    ("search --key {key} --polarity 0.5 --lake {lake}", "--polarity: expected MIN:MAX such as 0.8:1, found '0.5'"),
+    ("search --key {key} --polarity 1:0 --lake {lake}", "--polarity: expected MIN:MAX"),
+    ("search --key {key} --polarity nan: --lake {lake}", "--polarity: expected MIN:MAX"),
     ("search --key {key} -k 0 --lake {lake}", "'-k'"),
     ("init-model --image-size 7 --lake {new}", "--image-size"),
 ]
@@ -511,6 +517,29 @@ def test_a_search_by_key_leaves_the_key_itself_out_and_asks_for_no_more_than_the
     assert sorted([*keys, _key(small)]) == sorted(picture.image_key for picture in small.pictures)
     similarities = [neighbour["similarity"] for neighbour in found["neighbours"]]
     assert similarities == sorted(similarities, reverse=True)
+
+
+def test_a_search_is_filtered_by_product_polarity_and_keys(run: Run, small: SmallLake, tmp_path: Path) -> None:
+    def found(*options: str) -> list[dict[str, Any]]:
+        ended = run("search", "--key", _key(small), "-k", "1000", "--lake", small.uri, "--json", *options)
+        assert ended.code == 0, ended.err
+        neighbours: list[dict[str, Any]] = json.loads(ended.out)["neighbours"]
+        return neighbours
+
+    everything = found()
+    own = _key(small).split("/")[-2]
+    assert found("--other-products") == [each for each in everything if each["product_id"] != own]
+    firsts = {each["product_id"]: each for each in reversed(everything)}
+    once = [each for each in everything if firsts[each["product_id"]] is each]
+    assert found("--one-per-product") == once
+    assert len(once) == 6
+    middle = sorted(each["polarity"] for each in everything)[5]
+    assert found("--polarity", f":{middle}") == [each for each in everything if each["polarity"] <= middle]
+    listed = tmp_path / "keys.txt"
+    listed.write_text("".join(f"{each['image_key']}\n" for each in everything[3:8]))
+    assert found("--among", str(listed)) == everything[3:8]
+    both = found("--among", str(listed), "--other-products")
+    assert both == [each for each in everything[3:8] if each["product_id"] != own]
 
 
 @pytest.mark.parametrize(

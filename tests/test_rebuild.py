@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from flows.search import open_index
 from lake.errors import CorruptFile, LostRace
 from lake.lake import open_lake
 from lake.rollback import roll_back
 from tasks.models import new_network, write_model
+from tasks.reader import Reader
 from tasks.rebuild import (
     RebuildConfig,
     draft_index,
@@ -46,10 +46,10 @@ def test_a_damaged_index_is_refused_by_search_and_built_anew_by_the_next_night(s
     damage(shop.uri, 1)
     lake = open_lake(shop.uri)
     with pytest.raises(CorruptFile, match="roll back"):
-        open_index(lake, tmp_path)
+        Reader(lake, tmp_path)
     found = small_lake.rebuild(shop.uri)
     assert found is not None and found.version == 2
-    assert open_index(lake, tmp_path)[1] == 2
+    assert Reader(lake, tmp_path).index.version == 2
 
 
 def test_a_rolled_back_content_is_published_again_without_building_it(shop: SmallLake) -> None:

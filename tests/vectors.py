@@ -57,10 +57,16 @@ def ivfpq(dimension: int = 64, *, nlist: int = 32, **others: object) -> IndexSpe
 
 
 def build(
-    directory: Path, vectors: Floats, spec: IndexSpec, *, shards: Sequence[int] | None = None, nprobe: int = 8
+    directory: Path,
+    vectors: Floats,
+    spec: IndexSpec,
+    *,
+    shards: Sequence[int] | None = None,
+    nprobe: int = 8,
+    keys: pa.Table | None = None,
 ) -> Searcher:
     """Write an index of `vectors`, cut into shards of the given sizes, and open it."""
-    keys = keys_for(len(vectors))
+    keys = keys_for(len(vectors)) if keys is None else keys
     directory.mkdir(parents=True, exist_ok=True)
     trained = None
     if spec.kind != "flat":

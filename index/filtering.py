@@ -1,0 +1,177 @@
+"""Which rows a search may answer with: filters, the query's own picture or product left out, one row a product.
+
+What depends on the query is done by looking deeper, never by dropping neighbours from an answer that then lacks
+some: the nearest rows in order, without those not wanted, are the wanted rows in order.
+
+Shapes: Q queries, N rows, G groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from index.errors import UnknownColumn, UnknownKey
+from index.searching import Mask, Neighbours, Rows, Searcher
+
+NONE = -1  # of a query: no row, or no group, of its own
+FIRST_LOOK = 200  # neighbours to look at beyond k before it is known how many are needed
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Which rows belong together, such as the pictures of one product.
+
+    `of_row` is each row's group, int64 N of 0..G−1; a row without a value is a group of its own. `sizes` counts
+    the rows of each group, int64 G. `values` names the groups that have a value, which come first.
+    """
+
+    of_row: Rows
+    sizes: Rows
+    values: pa.Array
+
+    @classmethod
+    def of(cls, searcher: Searcher, column: str) -> Groups:
+        """Rows with the same value of `column` belong together.
+
+        Raises:
+            UnknownColumn: the index was built without it.
+        """
+        values = pa.chunked_array(_column(searcher, column)).unify_dictionaries().combine_chunks()
+        encoded = (values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values).dictionary_encode()
+        of_row = pc.fill_null(encoded.indices, NONE).to_numpy(zero_copy_only=False).astype(np.int64)
+        alone = np.flatnonzero(of_row == NONE)
+        of_row[alone] = len(encoded.dictionary) + np.arange(len(alone))
+        return cls(of_row, np.bincount(of_row), encoded.dictionary)
+
+    def number(self, value: Any) -> int:
+        """The group that `value` names; NONE where no row has it."""
+        found: int = pc.index(self.values, pa.scalar(value, self.values.type)).as_py()
+        return found
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What may be found: by every query the rows of `keep`, one bool a row; by each query what is not its own.
+
+    `own_row` and `own_group` are int64 Q, NONE where a query has none; no query finds its own row or any row of its
+    own group. With `one_per_group` each group answers with its nearest row only.
+    """
+
+    keep: Mask | None = None
+    own_row: Rows | None = None
+    groups: Groups | None = None
+    own_group: Rows | None = None
+    one_per_group: bool = False
+
+    def __post_init__(self) -> None:
+        if self.groups is None and (self.one_per_group or self.own_group is not None):
+            raise ValueError("filtering by group needs the groups")
+
+
+def rows_with(
+    searcher: Searcher,
+    *,
+    keys: Sequence[str] | None = None,
+    between: tuple[str, float, float] | None = None,
+) -> Mask | None:
+    """One bool a row: whether its key is one of `keys`, and a column's value lies in a range, both ends included.
+
+    None where nothing is asked for, which is quicker than a mask of ones.
+
+    Raises:
+        UnknownKey: a key that the index does not hold.
+        UnknownColumn: the index was built without it.
+    """
+    masks: list[Mask] = []
+    if keys is not None:
+        wanted = pa.array(sorted(set(keys)), pa.string())
+        names = searcher.table["image_key"].cast(pa.string())
+        unknown = wanted.filter(pc.invert(pc.is_in(wanted, names)))
+        if len(unknown):
+            raise UnknownKey(
+                f"{len(unknown)} of {len(wanted)} keys are not in this index, such as {unknown[0].as_py()!r}"
+            )
+        masks.append(pc.is_in(names, wanted).to_numpy())
+    if between is not None:
+        column, low, high = between
+        values = pc.fill_null(_column(searcher, column), float("nan")).to_numpy()
+        masks.append((values >= low) & (values <= high))
+    return np.logical_and.reduce(masks) if masks else None
+
+
+def search_wanted(
+    searcher: Searcher,
+    queries: npt.ArrayLike,
+    k: int,
+    wanted: Wanted,
+    *,
+    exhaustive: bool = False,
+    nprobe: int | None = None,
+    rerank_factor: int | None = None,
+) -> list[Neighbours]:
+    """The `k` nearest wanted rows of each query: one answer of one line a query.
+
+    An answer is shorter than `k` only where fewer rows are wanted. Exhaustive answers are exact. The others look at
+    `rerank_factor` candidates for each row passed over too, so that they miss no more than a search without filters.
+
+    Raises:
+        BadVectors: as `Searcher.search`.
+    """
+    array = np.asarray(queries, dtype=np.float32)
+    most = len(searcher) if wanted.keep is None else int(np.count_nonzero(wanted.keep))
+    answers: dict[int, Neighbours] = {}
+    short = np.arange(len(array))
+    depth = k + min(FIRST_LOOK, _passed_over(wanted, k))
+    while short.size:
+        if exhaustive:
+            found = searcher.exact(array[short], depth, keep=wanted.keep)
+        else:
+            settings = {"nprobe": nprobe, "rerank_factor": rerank_factor}
+            found = searcher.search(array[short], depth, keep=wanted.keep, **settings)
+        answers |= {int(query): _only_wanted(found, line, int(query), k, wanted) for line, query in enumerate(short)}
+        if depth >= most:
+            break
+        short = np.array([query for query in short.tolist() if answers[query].rows.size < k], dtype=np.int64)
+        depth *= 4
+    return [answers[query] for query in range(len(array))]
+
+
+def _passed_over(wanted: Wanted, k: int) -> int:
+    """How many unwanted rows to expect among the nearest."""
+    rows = 0 if wanted.own_row is None else 1
+    if wanted.groups is not None and wanted.own_group is not None:
+        rows += int(wanted.groups.sizes[wanted.own_group[wanted.own_group >= 0]].max(initial=0))
+    if wanted.groups is not None and wanted.one_per_group and len(wanted.groups.sizes):
+        rows += int(k * (len(wanted.groups.of_row) / len(wanted.groups.sizes) - 1))
+    return rows
+
+
+def _only_wanted(found: Neighbours, line: int, query: int, k: int, wanted: Wanted) -> Neighbours:
+    rows = found.rows[line]
+    stays = np.ones(len(rows), dtype=np.bool_)
+    if wanted.own_row is not None:
+        stays &= rows != wanted.own_row[query]
+    if wanted.groups is not None:
+        groups = wanted.groups.of_row[rows]
+        if wanted.own_group is not None:
+            stays &= groups != wanted.own_group[query]
+        if wanted.one_per_group:
+            # Only among the rows that stay: a query's own row must not stand for its product.
+            at = np.flatnonzero(stays)
+            stays[:] = False
+            stays[at[np.unique(groups[at], return_index=True)[1]]] = True
+    at = np.flatnonzero(stays)[:k]
+    return Neighbours(rows[at][None], found.similarity[line, at][None])
+
+
+def _column(searcher: Searcher, name: str) -> pa.ChunkedArray:
+    if name not in searcher.table.column_names:
+        raise UnknownColumn(f"this index has no column {name!r}, only {', '.join(searcher.table.column_names)}")
+    return searcher.table[name]

@@ -1,0 +1,177 @@
+"""A reader against versions that come, go and break under it."""
+
+import threading
+from pathlib import Path
+from shutil import rmtree
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from index.errors import BadVectors, UnknownKey
+from index.spec import IndexSpec
+from lake.errors import CorruptFile, LakeError
+from lake.lake import Lake, open_lake
+from tasks.errors import OtherModel
+from tasks.reader import Filters, Reader
+from tests.vectors import Floats, build, clustered, ivfpq
+
+ROWS, DIMENSION, MODEL = 1_200, 32, 7
+
+
+def keys(version: int) -> pa.Table:
+    """Every row of a version bears the version's number as its label."""
+    return pa.table(
+        {
+            "image_key": [f"{row:05d}.jpg" for row in range(ROWS)],
+            "product_id": [f"p{row // 3}" for row in range(ROWS)],
+            "polarity": np.linspace(0, 1, ROWS, dtype=np.float32),
+            "label": [str(version)] * ROWS,
+        }
+    )
+
+
+def vectors_of(version: int) -> Floats:
+    return clustered(ROWS, DIMENSION, seed=version)
+
+
+def publish(lake: Lake, folder: Path, spec: IndexSpec) -> int:
+    """A version with vectors of its own."""
+    draft = lake.indexes.draft()
+    directory = folder / f"build-{draft.version}"
+    build(directory, vectors_of(draft.version), spec, shards=[700, 500], keys=keys(draft.version))
+    for path in sorted(directory.iterdir()):
+        draft.add_file(path.name, path)
+    draft.seal({"model_version": MODEL})
+    lake.indexes.append("publish", draft.version, based_on=lake.indexes.newest())
+    rmtree(directory)
+    return draft.version
+
+
+def collect(lake: Lake, version: int) -> None:
+    lake.store.delete(lake.store.names(f"indexes/versions/{version:06d}"))
+
+
+@pytest.fixture(params=["flat", "ivfpq"])
+def spec(request: pytest.FixtureRequest) -> IndexSpec:
+    return IndexSpec("flat", DIMENSION) if request.param == "flat" else ivfpq(DIMENSION, nlist=8)
+
+
+@pytest.fixture
+def lake(root: str) -> Lake:
+    return open_lake(root, create=True)
+
+
+def test_a_reader_answers_from_its_version_until_told_to_move_on(lake: Lake, spec: IndexSpec, tmp_path: Path) -> None:
+    publish(lake, tmp_path, spec)
+    reader = Reader(lake, tmp_path / "cache")
+    before = reader.search_keys(["00000.jpg", "00077.jpg"], 5)
+    assert not reader.refresh()
+
+    publish(lake, tmp_path, spec)
+    collect(lake, 1)
+    assert reader.search_keys(["00000.jpg", "00077.jpg"], 5) == before
+    assert {found["label"] for answer in before for found in answer} == {"1"}
+
+    assert reader.refresh()
+    assert not reader.refresh()
+    after = reader.search_keys(["00000.jpg", "00077.jpg"], 5)
+    assert {found["label"] for answer in after for found in answer} == {"2"}
+    assert after != before
+    assert after == Reader(lake, tmp_path / "other cache").search_keys(["00000.jpg", "00077.jpg"], 5)
+
+
+def test_readers_search_while_versions_are_published_and_collected(tmp_path: Path) -> None:
+    """Each answer is wholly of one version, and is the answer that this version gives."""
+    spec, lake = ivfpq(DIMENSION, nlist=8), open_lake(str(tmp_path / "lake"), create=True)
+    publish(lake, tmp_path, spec)
+    reader = Reader(lake, tmp_path)
+    expected = {1: reader.search_keys(["00003.jpg"], 4)}
+    stop, seen = threading.Event(), []
+
+    def search() -> None:
+        while not stop.is_set():
+            seen.append(reader.search_keys(["00003.jpg"], 4))
+
+    threads = [threading.Thread(target=search) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        for _ in range(4):
+            version = publish(lake, tmp_path, spec)
+            collect(lake, version - 1)
+            assert reader.refresh()
+            expected[version] = reader.search_keys(["00003.jpg"], 4)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert len(seen) > 20
+    assert all(answer == expected[int(answer[0][0]["label"])] for answer in seen)
+
+
+def test_a_version_collected_while_it_is_opened_is_passed_over(lake: Lake, tmp_path: Path) -> None:
+    publish(lake, tmp_path, ivfpq(DIMENSION, nlist=8))
+    fetch = lake.indexes.fetch
+
+    def too_late(version: int, cache: Path) -> Path:
+        if version == 1:
+            publish(lake, tmp_path, ivfpq(DIMENSION, nlist=8))
+            collect(lake, 1)
+        return fetch(version, cache)
+
+    lake.indexes.fetch = too_late  # type: ignore[method-assign]
+    assert Reader(lake, tmp_path / "cache").index.version == 2
+
+
+@pytest.mark.parametrize("name", ["shard-00000.vectors.npy", "shard-00001.faiss", "trained.faiss"])
+def test_a_damaged_version_is_refused_and_the_old_one_answers_on(lake: Lake, name: str, tmp_path: Path) -> None:
+    publish(lake, tmp_path, ivfpq(DIMENSION, nlist=8))
+    reader = Reader(lake, tmp_path / "cache")
+    before = reader.search_keys(["00000.jpg"], 5)
+    publish(lake, tmp_path, ivfpq(DIMENSION, nlist=8))
+    path = lake.indexes.path(2, name)
+    whole = lake.store.get(path)
+    for damaged in (whole[:-1], whole[:1000] + bytes([whole[1000] ^ 4]) + whole[1001:], b""):
+        lake.store.put(path, damaged)
+        with pytest.raises(CorruptFile, match=f"version 2: {name} is damaged"):
+            reader.refresh()
+        assert reader.search_keys(["00000.jpg"], 5) == before
+    lake.store.put(path, whole)
+    assert reader.refresh()
+
+
+def test_a_vector_of_another_model_or_size_is_refused(lake: Lake, tmp_path: Path) -> None:
+    publish(lake, tmp_path, ivfpq(DIMENSION, nlist=8))
+    reader = Reader(lake, tmp_path / "cache")
+    vectors = vectors_of(1)
+    ((first, *_),) = reader.search(vectors[5:6], 3, model_version=MODEL)
+    assert first["image_key"] == "00005.jpg"
+    with pytest.raises(OtherModel, match="index 1 holds vectors of model 7, the query is of model 8"):
+        reader.search(vectors[5:6], 3, model_version=8)
+    with pytest.raises(BadVectors, match=r"expected queries of shape \(Q, 32\), found \(1, 31\)"):
+        reader.search(vectors[5:6, :-1], 3, model_version=MODEL)
+    with pytest.raises(UnknownKey):
+        reader.search_keys(["nothing.jpg"], 3)
+
+
+def test_a_reader_needs_a_published_index(lake: Lake, tmp_path: Path) -> None:
+    with pytest.raises(LakeError, match="the lake has no index yet"):
+        Reader(lake, tmp_path)
+
+
+def test_filters_hold_for_a_batch(lake: Lake, spec: IndexSpec, tmp_path: Path) -> None:
+    publish(lake, tmp_path, spec)
+    reader = Reader(lake, tmp_path / "cache")
+    asked = ["00000.jpg", "00601.jpg"]
+    filters = Filters(other_products=True, one_per_product=True, polarity=(0.0, 0.9))
+    answers = reader.search_keys(asked, 10, filters=filters)
+    for key, answer in zip(asked, answers, strict=True):
+        products = [found["product_id"] for found in answer]
+        assert len(answer) == len(set(products)) == 10
+        assert f"p{int(key[:5]) // 3}" not in products
+        assert all(found["polarity"] <= 0.9 for found in answer)
+    only = tuple(pc.take(keys(1)["image_key"], [4, 5, 900]).to_pylist())
+    (found,) = reader.search(vectors_of(1)[:1], 10, model_version=MODEL, filters=Filters(keys=only))
+    assert {each["image_key"] for each in found} == set(only)
