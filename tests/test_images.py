@@ -317,6 +317,28 @@ def test_reduction_gives_exactly_the_short_side_and_looks_like_a_full_decode(
     assert 10 * np.log10(255**2 / max(error, 1e-9)) > 42  # dB
 
 
+JPEG_KINDS: dict[str, dict[str, Any]] = {
+    "4:2:0": {"subsampling": 2},
+    "4:2:2": {"subsampling": 1},
+    "4:4:4": {"subsampling": 0},
+    "progressive": {"progressive": True},
+    "RGB inside": {"keep_rgb": True},
+}
+
+
+@pytest.mark.parametrize("kind", JPEG_KINDS)
+@pytest.mark.parametrize("size", [(700, 523), (348, 348), (1603, 1201), (33, 4000)])
+def test_jpegs_decode_and_reduce_to_what_pillow_makes_of_them(size: tuple[int, int], kind: str) -> None:
+    data = saved(smooth(*size), "JPEG", **JPEG_KINDS[kind])
+    assert differ(decode(data).rgb, np.array(Image.open(io.BytesIO(data)))) == 0
+    drafted = Image.open(io.BytesIO(data))
+    made = drafted.draft(None, (384, 384))
+    short = min(*size, 256)
+    target = (round(size[0] * short / min(size)), round(size[1] * short / min(size)))
+    expected = drafted.resize(target, Image.Resampling.LANCZOS, box=made[1] if made else None)
+    assert differ(decode(data, short_side=256).rgb, np.array(expected)) <= 1
+
+
 @pytest.mark.parametrize("size", [(1, 60000), (60000, 1), (1, 1), (3, 40000)])
 @pytest.mark.parametrize("format_", ["PNG", "JPEG"])
 def test_extreme_shapes_stay_pictures(size: tuple[int, int], format_: str) -> None:
