@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 from pyarrow import parquet
 
 from index.errors import BadVectors, CorruptIndex, NotAnIndex
-from index.spec import IndexSpec
+from index.spec import RABITQ_FACTOR_BYTES, IndexSpec
 
 logger = logging.getLogger(__name__)
 
@@ -136,7 +136,12 @@ def train_quantizers(sample: npt.ArrayLike, spec: IndexSpec, *, seed: int) -> by
     _refuse_bad_rows(vectors, spec, lambda row: f"training row {row}")
     index = faiss.index_factory(spec.dimension, spec.factory_string(), faiss.METRIC_L2)
     inverted = inverted_file(index)
-    inverted.cp.seed = inverted.pq.cp.seed = seed
+    inverted.cp.seed = seed
+    if spec.kind != "rabitq":
+        inverted.pq.cp.seed = seed
+    if spec.kind != "rabitq" and spec.pq_bits == 8:
+        # On by default, unused here, and nearly all of the time that training 8-bit codes would take.
+        inverted.do_polysemous_training = False
     index.train(as_compared(vectors, spec))
     return bytes(faiss.serialize_index(index).tobytes())
 
@@ -283,23 +288,37 @@ def load_trained(trained: bytes, spec: IndexSpec) -> Any:
 def check_matches(index: Any, spec: IndexSpec) -> None:
     """Raise CorruptIndex unless a faiss index has the parts that `spec` names."""
     inverted = inverted_file(index)
-    if not isinstance(inverted, faiss.IndexIVFPQFastScan):
+    if type(inverted).__name__ != _inverted_type(spec):
         raise CorruptIndex(f"expected {spec.factory_string()}, found a {type(inverted).__name__}")
     lists: Any = untyped.downcast_InvertedLists(inverted.invlists)
-    # The last three are sizes that faiss believes without looking, and that reach beyond its memory when wrong.
+    # The last ones are sizes that faiss believes without looking, and that reach beyond its memory when wrong.
     found = {
         "dimension": (spec.dimension, index.d),
         "encoded dimension": (spec.encoded_dimension, inverted.d),
         "lists": (spec.nlist, inverted.nlist),
-        "sub-quantizers": (spec.pq_subquantizers, inverted.pq.M),
         "trained": (True, inverted.is_trained),
         "lists stored": (spec.nlist, lists.nlist),
-        "block": ((inverted.bbs, inverted.bbs * inverted.M2 // 2), (lists.n_per_block, lists.block_size)),
         "rows": (index.ntotal, lists.compute_ntotal()),
     }
+    if spec.kind != "rabitq":
+        found["sub-quantizers"] = (spec.pq_subquantizers, inverted.pq.M)
+        found["bits"] = (spec.pq_bits, inverted.pq.nbits)
+    if isinstance(lists, untyped.BlockInvertedLists):
+        factors = RABITQ_FACTOR_BYTES if spec.kind == "rabitq" else 0
+        block = (inverted.bbs, inverted.bbs * (inverted.M2 // 2 + factors))
+        found["block"] = (block, (lists.n_per_block, lists.block_size))
+    else:
+        found["code"] = (spec.code_bytes - 8, lists.code_size)
     wrong = [f"{name}: expected {a}, found {b}" for name, (a, b) in found.items() if a != b]
     if wrong:
         raise CorruptIndex("; ".join(wrong))
+
+
+def _inverted_type(spec: IndexSpec) -> str:
+    """The name of faiss's class."""
+    if spec.kind == "rabitq":
+        return "IndexIVFRaBitQFastScan"
+    return "IndexIVFPQFastScan" if spec.pq_bits == 4 else "IndexIVFPQ"
 
 
 @contextmanager

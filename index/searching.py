@@ -359,7 +359,9 @@ def _learnt(index: Any) -> list[bytes]:
     """All that training chose: merging codes of other quantizers works, and finds nonsense."""
     inverted = inverted_file(index)
     centroids: Any = faiss.downcast_index(inverted.quantizer)
-    parts = [centroids.codes, inverted.pq.centroids]
+    parts = [centroids.codes]
+    if hasattr(inverted, "pq"):
+        parts.append(inverted.pq.centroids)
     if isinstance(index, faiss.IndexPreTransform):
         parts += [rotation(index).A, rotation(index).b]
     return [faiss.vector_to_array(part).tobytes() for part in parts]

@@ -8,22 +8,25 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self, get_args
 
-Kind = Literal["flat", "pq", "ivfpq"]
+Kind = Literal["flat", "pq", "ivfpq", "rabitq"]
 Metric = Literal["cosine", "euclidean"]
 
 FLAT_BELOW = 20_000
 REDUCED_DIMENSION = 256
 POINTS_PER_CENTROID = 39  # fewer, and faiss's k-means warns that centroids are noise
 TRAINING_BYTES = 1 << 30
-PQ_CENTROIDS_ROWS = 4096  # 16 centroids a sub-quantizer × the 256 points each that k-means looks at
+PQ_CENTROID_POINTS = 256  # that k-means looks at for each centroid of a sub-quantizer
+RABITQ_FACTOR_BYTES = 8  # two float32 beside each code
 
 
 @dataclass(frozen=True)
 class IndexSpec:
     """The parts of an index.
 
-    `flat` keeps vectors only and compares all of them. `ivfpq` sorts codes into `nlist` lists. `pq` is the
-    same with one list, so that filters and merged shards work in one way for both.
+    `flat` keeps vectors only and compares all of them. `ivfpq` sorts product-quantized codes into `nlist` lists.
+    `pq` is the same with one list, so that filters and merged shards work in one way for both. `rabitq` sorts codes
+    of one bit a dimension into lists (RaBitQ, Gao and Long, SIGMOD 2024). Codes of 4 bits a sub-quantizer are
+    fast-scan ones, compared in registers; 8 bits tell more apart and are slow to train and to search.
     """
 
     kind: Kind
@@ -46,10 +49,10 @@ class IndexSpec:
             "dimension is at least 1": self.dimension >= 1,
             "pca lies in 1..dimension": self.pca is None or 1 <= self.pca <= self.dimension,
             "nlist is at least 1": self.nlist >= 1,
-            "only ivfpq has more than one list": self.kind == "ivfpq" or self.nlist == 1,
-            "pq_bits is 4, the width of fast-scan codes": self.pq_bits == 4,
+            "flat and pq have one list": self.kind in ("ivfpq", "rabitq") or self.nlist == 1,
+            "pq_bits is 4, the width of fast-scan codes, or 8": self.pq_bits in (4, 8),
         }
-        if self.kind != "flat":
+        if self.kind in ("pq", "ivfpq"):
             rules["pq_subquantizers divides the encoded dimension"] = (
                 self.pq_subquantizers >= 1 and self.encoded_dimension % self.pq_subquantizers == 0
             )
@@ -57,22 +60,31 @@ class IndexSpec:
 
     @classmethod
     def for_catalogue(
-        cls, count: int, dimension: int, *, metric: Metric = "cosine", flat_below: int = FLAT_BELOW
+        cls,
+        count: int,
+        dimension: int,
+        *,
+        metric: Metric = "cosine",
+        flat_below: int = FLAT_BELOW,
+        kind: Kind = "ivfpq",
+        pq_bits: int = 4,
     ) -> Self:
         """Choose the parts for `count` vectors.
 
         Below `flat_below` comparing with everything is quick enough, and exact. Above it: PCA to 256
-        dimensions, two of them a sub-quantizer, and the power of two nearest 4·√count lists that leaves
+        dimensions, half a byte of code for two of them, and the power of two nearest 4·√count lists that leaves
         k-means 39 points a centroid. Too few to train on are kept flat, whatever `flat_below` says.
         """
-        if count < flat_below:
+        if count < flat_below or kind == "flat":
             return cls("flat", dimension, metric)
         # An odd dimension cannot be cut in pairs, so the rotation also drops its weakest axis.
         reduced = min(REDUCED_DIMENSION, max(1, dimension - dimension % 2))
         pca = reduced if reduced < dimension else None
-        nlist = _lists_for(count)
-        kind: Kind = "ivfpq" if nlist > 1 else "pq"
-        chosen = cls(kind, dimension, metric, pca=pca, nlist=nlist, pq_subquantizers=max(1, reduced // 2))
+        nlist = 1 if kind == "pq" else _lists_for(count)
+        if nlist == 1 and kind == "ivfpq":
+            kind = "pq"
+        parts = 0 if kind == "rabitq" else max(1, reduced // (pq_bits // 2))
+        chosen = cls(kind, dimension, metric, pca=pca, nlist=nlist, pq_subquantizers=parts, pq_bits=pq_bits)
         return chosen if count >= chosen.minimum_training_rows else cls("flat", dimension, metric)
 
     @property
@@ -87,22 +99,30 @@ class IndexSpec:
             return 0
         affordable = TRAINING_BYTES // (4 * self.dimension)
         rows = min(max(affordable, 64 * self.nlist), 100 * self.nlist)
-        return max(rows, self.minimum_training_rows, PQ_CENTROIDS_ROWS)
+        return max(rows, self.minimum_training_rows, PQ_CENTROID_POINTS * self._pq_centroids)
 
     @property
     def minimum_training_rows(self) -> int:
         """Fewer than this, and k-means or the PCA has no solution."""
-        return 0 if self.kind == "flat" else max(self.nlist, 1 << self.pq_bits, self.pca or 0)
+        return 0 if self.kind == "flat" else max(self.nlist, self._pq_centroids, self.pca or 0)
+
+    @property
+    def _pq_centroids(self) -> int:
+        """Centroids a sub-quantizer."""
+        return 0 if self.kind in ("flat", "rabitq") else 1 << self.pq_bits
 
     @property
     def code_bytes(self) -> int:
         """Memory a row of an open index takes: its code and its 64-bit id."""
-        return 0 if self.kind == "flat" else (self.pq_subquantizers * self.pq_bits + 7) // 8 + 8
+        if self.kind == "flat":
+            return 0
+        bits = self.encoded_dimension if self.kind == "rabitq" else self.pq_subquantizers * self.pq_bits
+        return (bits + 7) // 8 + (RABITQ_FACTOR_BYTES if self.kind == "rabitq" else 0) + 8
 
     @property
     def table_bytes(self) -> int:
         """Memory of the float32 table of every code against every list that faiss computes on reading."""
-        return 4 * self.nlist * self.pq_subquantizers * (1 << self.pq_bits)
+        return 4 * self.nlist * self.pq_subquantizers * self._pq_centroids
 
     @property
     def bytes_per_vector(self) -> int:
@@ -114,7 +134,8 @@ class IndexSpec:
         if self.kind == "flat":
             return "Flat"
         rotation = [f"PCAR{self.pca}"] if self.pca else []
-        return ",".join([*rotation, f"IVF{self.nlist}", f"PQ{self.pq_subquantizers}x{self.pq_bits}fs"])
+        product = f"PQ{self.pq_subquantizers}x{self.pq_bits}{'fs' if self.pq_bits == 4 else ''}"
+        return ",".join([*rotation, f"IVF{self.nlist}", "RaBitQfs" if self.kind == "rabitq" else product])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for `index.json`."""

@@ -93,12 +93,14 @@ def test_candidates_of_every_row_make_a_coded_index_exact(coded: Built, queries:
 
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
-@pytest.mark.parametrize("kind", ["flat", "pq", "ivfpq"])
+@pytest.mark.parametrize("kind", ["flat", "pq", "ivfpq", "8 bits", "rabitq"])
 def test_every_kind_finds_the_nearest_under_every_metric(kind: str, metric: str, tmp_path: Path) -> None:
     spec = {
         "flat": IndexSpec("flat", 32, metric),  # type: ignore[arg-type]
         "pq": IndexSpec("pq", 32, metric, pq_subquantizers=16),  # type: ignore[arg-type]
         "ivfpq": ivfpq(32, nlist=8, pq_subquantizers=16, pca=None, metric=metric),
+        "8 bits": ivfpq(32, nlist=8, pq_subquantizers=8, pca=16, metric=metric, pq_bits=8),
+        "rabitq": IndexSpec("rabitq", 32, metric, pca=16, nlist=8),  # type: ignore[arg-type]
     }[kind]
     scale = 1 if metric == "cosine" else np.linspace(0.5, 20, 1_500)[:, None]
     vectors = (scale * clustered(1_500, 32, seed=8)).astype(np.float32)
@@ -289,6 +291,27 @@ def test_a_file_cut_short_anywhere_is_refused(damaged: Path, name: str) -> None:
         (damaged / name).write_bytes(whole[:size])
         with pytest.raises(CorruptIndex, match=name):
             Searcher.open(damaged)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [ivfpq(32, nlist=8, pq_subquantizers=8, pq_bits=8), IndexSpec("rabitq", 32, nlist=8)],
+    ids=["8 bits", "rabitq"],
+)
+def test_codes_of_any_kind_cut_short_anywhere_or_altered_never_crash(spec: IndexSpec, tmp_path: Path) -> None:
+    """The checksums refuse such files first; this is what happens where a program opens a directory itself."""
+    vectors = clustered(1_500, 32, seed=3)
+    build(tmp_path, vectors, spec, shards=[1_000, 500])
+    path = tmp_path / "shard-00001.faiss"
+    whole = path.read_bytes()
+    for size in np.linspace(0, len(whole) - 1, 40, dtype=int):
+        path.write_bytes(whole[:size])
+        with pytest.raises(CorruptIndex, match=path.name):
+            Searcher.open(tmp_path)
+    (tmp_path / "trained.faiss").write_bytes(train_quantizers(vectors, ivfpq(32, nlist=8), seed=0))
+    path.write_bytes(whole)
+    with pytest.raises(CorruptIndex, match=r"expected .*IVF8,.*, found a IndexIVFPQFastScan"):
+        Searcher.open(tmp_path)
 
 
 @pytest.mark.parametrize("name", CODED_FILES)
