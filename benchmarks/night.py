@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from lake.lake import open_lake
-from tasks import ingest, rebuild, score, workspace
+from tasks import index_plan, ingest, rebuild, score, workspace
 from tasks.draw_catalogue import draw_catalogue
 from tasks.models import ModelChoice, init_model, require_model
 
@@ -63,16 +63,16 @@ def night(lake: str, source: str) -> Clock:
 
 def rebuild_index(lake: str, model_version: int) -> None:
     """Publish an index where anything changed."""
-    config = rebuild.RebuildConfig()
-    plan = rebuild.plan_index.fn(lake, model_version, config)
+    config, run = index_plan.RebuildConfig(), uuid.uuid4().hex
+    plan = index_plan.plan_index.fn(lake, model_version, run, config)
     if plan.is_current:
         return
     version = rebuild.draft_index.fn(lake)
     trained = rebuild.train_index.fn(lake, version, plan, config)
-    shards = [rebuild.encode_shard.fn(lake, version, plan, shard, trained) for shard in plan.shards]
-    files = trained + tuple(record for shard in shards for record in shard.files)
-    tuned, description = rebuild.measure_index.fn(lake, version, plan, files, config)
-    rebuild.publish_index.fn(lake, version, plan, shards, (*files, description), tuned)
+    encoded = [rebuild.encode_shard.fn(lake, version, plan, shard, trained) for shard in plan.to_write]
+    measured = rebuild.measure_index.fn(lake, version, plan, trained, encoded, config)
+    rebuild.publish_index.fn(lake, version, plan, encoded, measured)
+    workspace.clear(open_lake(lake).store, run)
 
 
 def main() -> None:

@@ -162,12 +162,20 @@ def score(
 def rebuild_index(
     model_version: Annotated[int | None, typer.Option(min=1, help="The promoted model by default.")] = None,
     recall_target: RecallOption = None,
+    afresh: Annotated[
+        bool, typer.Option("--afresh", help="Train the quantizers and write every shard, whatever serves again.")
+    ] = False,
     dry_run: DryRunOption = False,
     lake: LakeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Publish an index of every live picture, where anything changed."""
-    values = {"lake": lake, "model_version": model_version, "recall_target": recall_target}
+    values = {
+        "lake": lake,
+        "model_version": model_version,
+        "recall_target": recall_target,
+        "afresh": "asked for" if afresh else None,
+    }
     from flows.summaries import print_index, print_plan
 
     if dry_run:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from flows.settings import Pattern, Settings, SettingsError, read_settings
+from tasks.index_plan import RebuildConfig
 from tasks.ingest import IngestConfig
 from tasks.models import ModelChoice
-from tasks.rebuild import RebuildConfig
 from tasks.score import ScoreConfig
 
 if TYPE_CHECKING:  # they bring torch, which a night without new pictures never needs
@@ -82,6 +82,7 @@ class RebuildParameters(_Parameters):
 
     model_version: int | None = Field(None, ge=1, description="The model; the promoted one by default")
     recall_target: float | None = Field(None, gt=0, le=1, description="Least recall@10, its lower 95 % bound")
+    afresh: str | None = Field(None, min_length=1, description="Use nothing of an earlier version, for this reason")
 
     def rebuild_config(self) -> RebuildConfig:
         """What the index tasks need."""
@@ -171,7 +172,11 @@ def _score_config(settings: Settings) -> ScoreConfig:
 
 def _rebuild_config(settings: Settings) -> RebuildConfig:
     return RebuildConfig(
-        recall_target=settings.recall_target, flat_below=settings.flat_below, shard_vectors=settings.shard_vectors
+        recall_target=settings.recall_target,
+        flat_below=settings.flat_below,
+        shard_vectors=settings.shard_vectors,
+        masked_share=settings.masked_share,
+        cache=settings.cache_directory,
     )
 
 

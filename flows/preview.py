@@ -8,9 +8,9 @@ from flows.parameters import IngestParameters, NightlyParameters, RebuildParamet
 from lake.errors import NoLake
 from lake.lake import Lake, open_lake
 from lake.store import open_store
+from tasks.index_plan import IndexPlan, preview_index
 from tasks.ingest import preview_ingest
 from tasks.models import require_model
-from tasks.rebuild import IndexPlan, preview_index
 from tasks.score import preview_scoring
 
 
@@ -24,15 +24,26 @@ def preview(parameters: IngestParameters | ScoreParameters | RebuildParameters) 
     if isinstance(parameters, ScoreParameters):
         return _score(lake, parameters.model_version or require_model(lake))
     version = parameters.model_version or require_model(lake)
-    plan = preview_index(lake, version, parameters.rebuild_config())
+    plan = preview_index(lake, version, parameters.rebuild_config(), parameters.afresh)
     return {
         "model": version,
         "vectors": plan.rows,
         "index": plan.spec.factory_string(),
         "bytes_per_vector": plan.spec.bytes_per_vector,
-        "shards": len(plan.shards),
+        "shards_kept": len(plan.kept),
+        "shards_to_write": len(plan.to_write),
+        "vectors_to_write": sum(shard.rows for shard in plan.to_write),
+        "quantizers": _quantizers(plan),
         "publish": _publication(plan),
     }
+
+
+def _quantizers(plan: IndexPlan) -> str:
+    if plan.spec.kind == "flat":
+        return "none: every vector is compared"
+    return (
+        f"trained on {min(plan.rows, plan.spec.training_rows)} vectors: {plan.afresh}" if plan.trains else "as they are"
+    )
 
 
 def _publication(plan: IndexPlan) -> str:

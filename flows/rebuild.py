@@ -8,15 +8,15 @@ from prefect import flow
 
 from flows.parameters import RebuildParameters
 from flows.running import Run, each, running, threads
+from index.errors import BelowTarget
+from lake.errors import CorruptFile
+from tasks.index_plan import IndexPlan, RebuildConfig, plan_index
 from tasks.models import require_model
 from tasks.rebuild import (
-    IndexPlan,
     PublishedIndex,
-    RebuildConfig,
     draft_index,
     encode_shard,
     measure_index,
-    plan_index,
     publish_index,
     published,
     republish_index,
@@ -37,6 +37,10 @@ class IndexSummary:
     recall_at_1: float | None = None
     recall_at_10: float | None = None
     latency_ms: float | None = None
+    shards_kept: int = 0  # of earlier versions
+    shards_written: int = 0
+    bytes_written: int = 0
+    built_because: str = ""  # why nothing of an earlier version served again
 
 
 @flow(name="rebuild-index", task_runner=threads(SHARDS_AT_ONCE))
@@ -47,7 +51,7 @@ def rebuild_index(parameters: RebuildParameters = RebuildParameters()) -> IndexS
         version = parameters.model_version or require_model(run.lake)
         run.lake.models.require(version)
         with run.stage("compare with the published index"):
-            plan = plan_index(lake, version, config)
+            plan = plan_index(lake, version, run.run_id, config, parameters.afresh)
         found = _bring_up_to_date(run, plan, config)
         summary = _summarise(plan, found)
         run.count(**counts_of_index(summary))
@@ -71,7 +75,15 @@ def _bring_up_to_date(run: Run, plan: IndexPlan, config: RebuildConfig) -> Publi
         return published(run.lake, plan.same_as)
     if plan.same_as is not None:
         return republish_index(run.lake.uri, plan)
-    return _build(run, plan, config)
+    try:
+        return _build(run, plan, config)
+    except (BelowTarget, CorruptFile) as error:
+        if not plan.reuses:
+            raise
+        # What served again is worn out or damaged: once more, with nothing of an earlier version.
+        with run.stage("compare with the published index"):
+            plan = plan_index(run.lake.uri, plan.model_version, run.run_id, config, str(error))
+        return _build(run, plan, config)
 
 
 def _build(run: Run, plan: IndexPlan, config: RebuildConfig) -> PublishedIndex:
@@ -79,29 +91,33 @@ def _build(run: Run, plan: IndexPlan, config: RebuildConfig) -> PublishedIndex:
     version = draft_index(lake)
     with run.stage("train the quantizers"):
         trained = train_index(lake, version, plan, config)
-    with run.stage("encode shards", plan.rows):
-        shards = each(
-            plan.shards,
+    with run.stage("encode shards", sum(shard.rows for shard in plan.to_write)):
+        encoded = each(
+            plan.to_write,
             lambda shard: encode_shard.submit(lake, version, plan, shard, trained),
             key="index-progress",
             what="Index shards encoded",
         )
-    files = trained + tuple(record for shard in shards for record in shard.files)
     with run.stage("measure recall"):
-        tuned, description = measure_index(lake, version, plan, files, config)
+        measured = measure_index(lake, version, plan, trained, encoded, config)
     with run.stage("publish"):
-        return publish_index(lake, version, plan, shards, (*files, description), tuned)
+        return publish_index(lake, version, plan, encoded, measured)
 
 
 def _summarise(plan: IndexPlan, found: PublishedIndex | None) -> IndexSummary:
     if found is None:
         return IndexSummary(None, plan.model_version, is_new=False, rows=0)
+    is_new = not plan.is_current
     return IndexSummary(
         index_version=found.version,
         model_version=plan.model_version,
-        is_new=not plan.is_current,
+        is_new=is_new,
         rows=found.rows,
         recall_at_1=found.recall_at_1,
         recall_at_10=found.recall_at_10,
         latency_ms=found.latency_ms,
+        shards_kept=found.shards_kept,
+        shards_written=found.shards_written,
+        bytes_written=found.bytes_written,
+        built_because=found.built_because if is_new else "",
     )

@@ -57,6 +57,7 @@ class Settings(BaseSettings):
     recall_target: float = Field(0.99, gt=0, le=1)
     flat_below: int = Field(20_000, ge=0)
     shard_vectors: int = Field(50_000, ge=1)
+    masked_share: float = Field(0.2, ge=0, le=1)
 
     minimum_balanced_accuracy: float = Field(0.6, ge=0, le=1)
     credible_loss: float = Field(0.05, ge=0, le=1)

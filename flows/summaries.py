@@ -50,6 +50,12 @@ def print_index(found: IndexSummary) -> None:
         if found.recall_at_10 is not None:
             measured = f", recall@10 {found.recall_at_10:.3f}, {found.latency_ms:.2f} ms a search"
         console.print(f"index   version {found.index_version} published: {found.rows} pictures{measured}")
+        console.print(f"        {_built(found)}", markup=False)
+
+
+def _built(found: IndexSummary) -> str:
+    written = f"{found.shards_written} shards written ({found.bytes_written / 1e6:.1f} MB), {found.shards_kept} kept"
+    return f"{written}; built anew: {found.built_because}" if found.built_because else written
 
 
 def print_night(found: NightSummary) -> None:

@@ -1,6 +1,7 @@
 """Turns vectors into the files of an index version: quantizers trained once, then one shard at a time.
 
-Knows local directories only. Everything is checked here before faiss sees it, because faiss accepts NaN,
+A shard's files never change. Another version may name them again, where they lie, and list which of their rows
+are masked. Knows local directories only. Everything is checked here before faiss sees it, because faiss accepts NaN,
 zero vectors and duplicates in silence.
 
 Shapes: N rows, D dimension.
@@ -9,7 +10,7 @@ Shapes: N rows, D dimension.
 import json
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -32,9 +33,10 @@ Rows = npt.NDArray[np.int64]
 
 untyped: Any = faiss  # whose stubs are stricter than the library, or wrong, where this name is used
 
-FORMAT = 1
+FORMAT = 2
 DESCRIPTION = "index.json"
 TRAINED = "trained.faiss"
+MASKED = "masked.parquet"
 BLOCK_BYTES = 64 << 20
 FP16_MAX = 65_504.0
 
@@ -51,26 +53,61 @@ class ShardFiles:
 
 
 @dataclass(frozen=True)
+class Shard:
+    """One shard of a version: `path` is that of its files without their endings, from the version's directory.
+
+    `rows` counts the masked ones too. Format 1 did not tell it: None.
+    """
+
+    path: str
+    rows: int | None
+
+
+@dataclass(frozen=True)
+class Codebook:
+    """What is known of the quantizers since they were trained, to tell when they no longer fit.
+
+    Distances are mean squared ones to the nearest centroid; an imbalance of 1 means that all lists are equally
+    long. The last three change from version to version.
+    """
+
+    path: str  # of the trained index, from the version's directory
+    version: int  # that trained it
+    reason: str  # why
+    trained_rows: int
+    coarse_distance: float  # of the training's rows
+    imbalance: float = 1.0  # of the lists when they were new
+    imbalance_now: float = 1.0
+    added_rows: int = 0  # encoded since
+    added_distance: float = 0.0  # of those
+
+
+@dataclass(frozen=True)
 class IndexDescription:
-    """What `index.json` says: the parts, how many rows in how many shards, and how to search them.
+    """What `index.json` says: the parts, the shards, the rows that search answers from, and how to search them.
 
     `recall` is what was measured at this nprobe and rerank_factor; empty before measuring. `model_version`
-    made the vectors; `fingerprint` is the caller's name for the exact rows that went in.
+    made the vectors; `fingerprint` is the caller's name for the exact rows that went in. `codebook` is None in
+    a flat index and in format 1.
     """
 
     spec: IndexSpec
-    rows: int
-    shards: int
+    rows: int  # that are not masked
+    shards: tuple[Shard, ...]
     model_version: int
     fingerprint: str
     nprobe: int = 32
     rerank_factor: int = 4
     recall: dict[str, float] = field(default_factory=dict)
+    codebook: Codebook | None = None
+    masked: str | None = None  # name of the table of masked rows; None: there are none
 
     def __post_init__(self) -> None:
+        known = [shard.rows for shard in self.shards]
         rules = {
-            "rows and shards are counts": self.rows >= 0 and self.shards >= 0,
-            "rows need a shard": self.rows == 0 or self.shards > 0,
+            "rows is a count": self.rows >= 0,
+            "rows need a shard": self.rows == 0 or len(self.shards) > 0,
+            "shards hold the rows": None in known or sum(map(int, filter(None, known))) >= self.rows,
             "nprobe is at least 1": self.nprobe >= 1,
             "rerank_factor is at least 1": self.rerank_factor >= 1,
         }
@@ -78,29 +115,52 @@ class IndexDescription:
         if broken:
             raise ValueError(f"{broken[0]}: {self}")
 
+    @property
+    def trained(self) -> str:
+        """Where the trained index lies, from the version's directory."""
+        return TRAINED if self.codebook is None else self.codebook.path
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for `index.json`."""
         return {"format": FORMAT, **asdict(self)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Read what `to_dict` wrote.
+        """Read what `to_dict` wrote, now or when the format was 1.
 
         Raises:
             KeyError, TypeError, ValueError: a field is missing, of the wrong type or impossible.
         """
+        if values["format"] == 1:
+            values = values | {"shards": _shards_of_format_1(values["shards"]), "codebook": None, "masked": None}
         known = {each.name: values[each.name] for each in fields(cls)}
-        for name in ("rows", "shards", "model_version", "nprobe", "rerank_factor"):
+        for name in ("rows", "model_version", "nprobe", "rerank_factor"):
             if type(known[name]) is not int:
                 raise TypeError(f"{name}: expected an integer, found {known[name]!r}")
-        recalls = {name: float(value) for name, value in dict(values["recall"]).items()}
-        return cls(**known | {"spec": IndexSpec.from_dict(values["spec"]), "recall": recalls})
+        parts = {
+            "spec": IndexSpec.from_dict(values["spec"]),
+            "shards": tuple(Shard(**shard) for shard in values["shards"]),
+            "recall": {name: float(value) for name, value in dict(values["recall"]).items()},
+            "codebook": None if values["codebook"] is None else Codebook(**values["codebook"]),
+        }
+        return cls(**known | parts)
 
 
-def shard_names(number: int, spec: IndexSpec) -> tuple[str, ...]:
+def _shards_of_format_1(count: Any) -> list[dict[str, Any]]:
+    if type(count) is not int:
+        raise TypeError(f"shards: expected an integer, found {count!r}")
+    return [{"path": shard_path(number), "rows": None} for number in range(count)]
+
+
+def shard_path(number: int) -> str:
+    """The path of a shard's files without their endings, in the version that writes it."""
+    return f"shard-{number:05d}"
+
+
+def shard_files(path: str, spec: IndexSpec) -> tuple[str, ...]:
     """The files of a shard: vectors, keys and, unless flat, codes."""
-    codes = () if spec.kind == "flat" else (f"shard-{number:05d}.faiss",)
-    return (f"shard-{number:05d}.vectors.npy", f"shard-{number:05d}.keys.parquet", *codes)
+    codes = () if spec.kind == "flat" else (f"{path}.faiss",)
+    return (f"{path}.vectors.npy", f"{path}.keys.parquet", *codes)
 
 
 def set_threads(count: int) -> None:
@@ -170,7 +230,7 @@ def write_shard(
 
     Args:
         directory: exists; holds all shards of one version.
-        number: from 0, without gaps over the version.
+        number: from 0, among the shards that this version writes.
         vectors: N×D; normalised here when the metric is cosine.
         keys: N rows; `image_key` is required, other columns pass through.
         trained: what `train_quantizers` returned; None for flat.
@@ -184,7 +244,7 @@ def write_shard(
     names = _checked_keys(keys, len(rows))
     _refuse_bad_rows(rows, spec, lambda row: repr(names[row].as_py()))
     index = _empty_index(trained, spec)
-    files = shard_names(number, spec)
+    files = shard_files(shard_path(number), spec)
     _write_vectors(directory / files[0], rows, spec, index)
     parquet.write_table(keys, directory / files[1], compression="zstd")
     if index is not None:
@@ -199,11 +259,30 @@ def write_trained(directory: Path, trained: bytes) -> str:
     return TRAINED
 
 
+def write_masked(directory: Path, masked: Sequence[Rows]) -> str:
+    """Write which rows of each shard search must never return; return the file's name."""
+    shards = [np.full(len(rows), number, dtype=np.int32) for number, rows in enumerate(masked)]
+    nothing = np.empty(0, dtype=np.int32)
+    table = pa.table(
+        {
+            "shard": np.concatenate([nothing, *shards]),
+            "row": np.concatenate([nothing, *(np.sort(rows).astype(np.int32) for rows in masked)]),
+        }
+    )
+    encoding = dict.fromkeys(table.column_names, "DELTA_BINARY_PACKED")
+    parquet.write_table(table, directory / MASKED, compression="zstd", use_dictionary=False, column_encoding=encoding)
+    return MASKED
+
+
 def write_description(directory: Path, description: IndexDescription) -> str:
-    """Write `index.json`, again after measuring if need be; return the file's name."""
-    text = json.dumps(description.to_dict(), indent=2, sort_keys=True, allow_nan=False)
-    (directory / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
+    """Write `index.json`; return the file's name."""
+    (directory / DESCRIPTION).write_bytes(render_description(description))
     return DESCRIPTION
+
+
+def render_description(description: IndexDescription) -> bytes:
+    """What `index.json` holds."""
+    return (json.dumps(description.to_dict(), indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
 def read_description(directory: Path) -> IndexDescription:
@@ -213,20 +292,25 @@ def read_description(directory: Path) -> IndexDescription:
         NotAnIndex: there is none, or it has a format that this code does not know.
         CorruptIndex: it is not what `write_description` wrote.
     """
-    path = directory / DESCRIPTION
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        return parse_description((directory / DESCRIPTION).read_bytes(), str(directory / DESCRIPTION))
     except FileNotFoundError as error:
         raise NotAnIndex(f"no {DESCRIPTION} in {directory}") from error
+
+
+def parse_description(data: bytes, what: str) -> IndexDescription:
+    """The same, of bytes; `what` names them in errors."""
+    try:
+        values = json.loads(data)
     except ValueError as error:
-        raise CorruptIndex(f"{path} is not JSON: {error}") from error
+        raise CorruptIndex(f"{what} is not JSON: {error}") from error
     found = values.get("format") if isinstance(values, dict) else None
-    if found != FORMAT:
-        raise NotAnIndex(f"{path}: expected format {FORMAT}, found {found!r}")
+    if found not in (1, FORMAT):
+        raise NotAnIndex(f"{what}: expected format {FORMAT} or 1, found {found!r}; update Vitrine if it is newer")
     try:
         return IndexDescription.from_dict(values)
     except (KeyError, TypeError, ValueError) as error:
-        raise CorruptIndex(f"{path}: {error!r}") from error
+        raise CorruptIndex(f"{what}: {error!r}") from error
 
 
 def as_compared(vectors: Floats, spec: IndexSpec) -> Floats:

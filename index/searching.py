@@ -9,7 +9,6 @@ Shapes: Q queries, D dimension, K neighbours, R candidates.
 import logging
 import math
 import tokenize
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -22,7 +21,6 @@ import pyarrow.compute as pc
 from pyarrow import parquet
 
 from index.building import (
-    TRAINED,
     IndexDescription,
     as_compared,
     bad_rows,
@@ -33,12 +31,13 @@ from index.building import (
     read_description,
     reading,
     rotation,
-    shard_names,
+    shard_files,
     to_encoded,
     untyped,
 )
 from index.errors import BadVectors, CorruptIndex, UnknownKey
 from index.spec import IndexSpec
+from index.vectors import StoredVectors
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +69,7 @@ class Searcher:
     def __init__(
         self,
         description: IndexDescription,
-        vectors: list[npt.NDArray[np.float16]],
+        vectors: StoredVectors,
         keys: pa.Table,
         codes: Any,
     ) -> None:
@@ -79,34 +78,35 @@ class Searcher:
         self.rows = description.rows
         self.table = keys
         self._vectors = vectors
-        self._starts = np.cumsum([0, *(len(each) for each in vectors)])[:-1]
         self._codes = codes  # None when flat
 
     @classmethod
-    def open(cls, directory: Path) -> Self:
+    def open(cls, directory: Path, description: IndexDescription | None = None) -> Self:
         """Open the version whose files lie in `directory`, their checksums already verified.
 
-        Loads all codes (`spec.code_bytes` a row) and keys into memory; vectors stay on disk.
+        `description` stands for an `index.json` that is not written yet. Loads all codes (`spec.code_bytes` a
+        row) and keys into memory; vectors stay on disk.
 
         Raises:
             NotAnIndex: no index here, or one of another format.
             CorruptIndex: a file is missing, cut short, or contradicts the others.
         """
-        description = read_description(directory)
-        names = [shard_names(number, description.spec) for number in range(description.shards)]
-        vectors = [_read_vectors(directory / files[0], description.spec) for files in names]
-        tables = [_read_keys(directory / files[1]) for files in names]
-        counts = [len(each) for each in vectors]
-        for files, rows, table in zip(names, counts, tables, strict=True):
-            _expect_rows(directory / files[1], table.num_rows, rows)
+        description = description or read_description(directory)
+        spec = description.spec
+        names = [shard_files(shard.path, spec) for shard in description.shards]
+        vectors = [_read_vectors(directory / files[0], spec) for files in names]
+        for files, shard, held in zip(names, description.shards, vectors, strict=True):
+            _expect_rows(directory / files[0], len(held), len(held) if shard.rows is None else shard.rows)
+        live = _read_live(directory, description.masked, [len(held) for held in vectors])
+        tables = [_read_keys(directory / files[1], mask) for files, mask in zip(names, live, strict=True)]
         keys = _one_table(tables, directory)
         _expect_rows(directory, keys.num_rows, description.rows)
         codes = None
-        if description.spec.kind != "flat":
-            shards = [(directory / files[2], rows) for files, rows in zip(names, counts, strict=True)]
-            codes = _merged_codes(directory / TRAINED, shards, description.spec)
-        logger.info("opened %s: %d rows, %s", directory, keys.num_rows, description.spec.factory_string())
-        return cls(description, vectors, keys, codes)
+        if spec.kind != "flat":
+            shards = [(directory / files[2], mask) for files, mask in zip(names, live, strict=True)]
+            codes = _merged_codes(directory / description.trained, shards, spec)
+        logger.info("opened %s: %d rows, %s", directory, keys.num_rows, spec.factory_string())
+        return cls(description, StoredVectors(vectors, live), keys, codes)
 
     def __len__(self) -> int:
         return self.rows
@@ -174,6 +174,14 @@ class Searcher:
     def vectors(self, rows: npt.ArrayLike) -> Floats:
         """The vectors of rows, float32 N×D."""
         return self._gather(self._checked_rows(rows))
+
+    @property
+    def imbalance(self) -> float:
+        """How unequally long the lists are: 1 where all are alike, which a flat index is."""
+        if self._codes is None or not self.rows:
+            return 1.0
+        lists: Any = untyped.downcast_InvertedLists(inverted_file(self._codes).invlists)
+        return float(lists.imbalance_factor())
 
     def _checked(self, queries: npt.ArrayLike, k: int, keep: npt.ArrayLike | None) -> tuple[Floats, Mask | None]:
         array = np.asarray(queries, dtype=np.float32)
@@ -248,7 +256,7 @@ class Searcher:
         sign = -1 if self.spec.metric == "cosine" else 1
         distances = np.empty((len(queries), 0), dtype=np.float32)
         rows = np.empty((len(queries), 0), dtype=np.int64)
-        for block_rows, vectors in self._kept_blocks(mask):
+        for block_rows, vectors in self._vectors.blocks(mask):
             found, at = faiss.knn(queries, vectors, min(wanted, len(vectors)), metric=metric)
             distances = np.hstack([distances, sign * found])
             rows = np.hstack([rows, block_rows[at]])
@@ -257,21 +265,8 @@ class Searcher:
             rows = np.take_along_axis(rows, nearest, axis=1)
         return self._ranked(queries, rows, k)
 
-    def _kept_blocks(self, mask: Mask | None) -> Iterator[tuple[Rows, Floats]]:
-        for start, store in zip(self._starts, self._vectors, strict=True):
-            kept = np.arange(len(store)) if mask is None else np.flatnonzero(mask[start : start + len(store)])
-            for block in blocks(len(kept), self.spec.dimension):
-                # A slice reads in one sweep; a list of rows makes numpy fetch them one by one.
-                at = block if mask is None else kept[block]
-                yield kept[block] + start, store[at].astype(np.float32)
-
     def _gather(self, rows: Rows) -> Floats:
-        shards = np.searchsorted(self._starts, rows, side="right") - 1
-        vectors = np.empty((len(rows), self.spec.dimension), dtype=np.float32)
-        for shard in np.unique(shards):
-            here = shards == shard
-            vectors[here] = self._vectors[shard][rows[here] - self._starts[shard]]
-        return vectors
+        return self._vectors.gather(rows, self.spec.dimension)
 
 
 def _at_least_one(name: str, value: int | None, default: int) -> int:
@@ -299,14 +294,36 @@ def _read_vectors(path: Path, spec: IndexSpec) -> npt.NDArray[np.float16]:
     return vectors.view(np.ndarray)  # np.memmap's own indexing costs more than the rows it fetches
 
 
-def _read_keys(path: Path) -> pa.Table:
+def _read_live(directory: Path, masked: str | None, counts: list[int]) -> list[Mask]:
+    """One bool a row of each shard: whether search may return it."""
+    live = [np.ones(count, dtype=np.bool_) for count in counts]
+    if masked is None:
+        return live
+    table = _read_table(directory / masked, ("shard", "row"))
+    shards, rows = (table[name].to_numpy().astype(np.int64) for name in ("shard", "row"))
+    held = np.asarray(counts, dtype=np.int64)
+    if len(rows) and (min(shards.min(), rows.min()) < 0 or shards.max() >= len(counts) or (rows >= held[shards]).any()):
+        raise CorruptIndex(f"{directory / masked} masks rows that no shard has")
+    for number, mask in enumerate(live):
+        mask[rows[shards == number]] = False
+    return live
+
+
+def _read_keys(path: Path, live: Mask) -> pa.Table:
+    table = _read_table(path, ("image_key",))
+    _expect_rows(path, table.num_rows, len(live))
+    return table if live.all() else table.filter(pa.array(live))
+
+
+def _read_table(path: Path, required: tuple[str, ...]) -> pa.Table:
     try:
         # Not memory-mapped: a file cut short later would then end the process with SIGBUS.
         table = parquet.read_table(path, memory_map=False, partitioning=None)
     except (OSError, pa.ArrowException) as error:
         raise CorruptIndex(f"{path} cannot be read: {error}") from error
-    if "image_key" not in table.column_names:
-        raise CorruptIndex(f"{path} has no column image_key, only {table.column_names}")
+    for name in required:
+        if name not in table.column_names:
+            raise CorruptIndex(f"{path} has no column {name}, only {table.column_names}")
     return table
 
 
@@ -323,8 +340,8 @@ def _one_table(tables: list[pa.Table], directory: Path) -> pa.Table:
     return table
 
 
-def _merged_codes(trained: Path, shards: list[tuple[Path, int]], spec: IndexSpec) -> Any:
-    """Load every shard's codes into one index whose ids are rows of the version.
+def _merged_codes(trained: Path, shards: list[tuple[Path, Mask]], spec: IndexSpec) -> Any:
+    """Load every shard's codes into one index whose ids are the live rows of the version.
 
     One index rather than one a shard: a query is then assigned to its lists once, not once a shard.
     """
@@ -332,14 +349,29 @@ def _merged_codes(trained: Path, shards: list[tuple[Path, int]], spec: IndexSpec
     into = inverted_file(merged)
     learnt = _learnt(merged)
     start = 0
-    for path, rows in shards:
+    for path, live in shards:
         shard = _read_codes(path, spec)
-        _expect_rows(path, shard.ntotal, rows)
+        _expect_rows(path, shard.ntotal, len(live))
         if _learnt(shard) != learnt:
             raise CorruptIndex(f"{path} was encoded by other quantizers than {trained.name}")
         into.merge_from(inverted_file(shard), start)
-        start += rows
+        start += len(live)
+    if shards:
+        _drop_masked(into, np.concatenate([live for _, live in shards]))
     return merged
+
+
+def _drop_masked(inverted: Any, live: Mask) -> None:
+    """Remove the codes of masked rows and number the others without gaps, so that a search needs no mask."""
+    if live.all():
+        return
+    inverted.remove_ids(untyped.IDSelectorBitmap(np.packbits(~live, bitorder="little")))
+    numbers = np.cumsum(live) - 1
+    lists: Any = untyped.downcast_InvertedLists(inverted.invlists)
+    for number in range(inverted.nlist):
+        if size := lists.list_size(number):
+            ids = untyped.rev_swig_ptr(lists.get_ids(number), size)  # faiss's own memory
+            ids[:] = numbers[ids]
 
 
 def _read_codes(path: Path, spec: IndexSpec) -> Any:

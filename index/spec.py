@@ -87,6 +87,20 @@ class IndexSpec:
         chosen = cls(kind, dimension, metric, pca=pca, nlist=nlist, pq_subquantizers=parts, pq_bits=pq_bits)
         return chosen if count >= chosen.minimum_training_rows else cls("flat", dimension, metric)
 
+    def serves(self, count: int, *, flat_below: int = FLAT_BELOW) -> bool:
+        """Whether an index of these parts is still right for `count` vectors, or another one is worth its training.
+
+        Lists may be half or twice as many as would be chosen now, which is 4 to 16 times the vectors; and a
+        catalogue about as large as `flat_below` does not change its kind from night to night.
+        """
+        wanted = self.for_catalogue(count, self.dimension, metric=self.metric, flat_below=flat_below)
+        if self.kind == "flat":
+            return wanted.kind == "flat"
+        if wanted.kind == "flat":
+            wanted = self.for_catalogue(2 * count, self.dimension, metric=self.metric, flat_below=flat_below)
+        alike = (wanted.pca, wanted.pq_subquantizers) == (self.pca, self.pq_subquantizers)
+        return alike and self.nlist <= 2 * wanted.nlist <= 4 * self.nlist
+
     @property
     def encoded_dimension(self) -> int:
         """The dimension that codes describe."""

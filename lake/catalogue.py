@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import files as package_files
 from pathlib import Path
@@ -25,6 +25,8 @@ from lake.versions import Versions
 
 CATALOGUE = "catalogue.duckdb"
 CATALOGUE_ATTEMPTS = 3
+
+STATUS = {"refuse": "refused", "register": "registered", "collect": "collected"}
 
 VERSION_COLUMNS = pa.schema(
     [
@@ -117,6 +119,18 @@ CREATE MACRO polarity_changes(old_model, new_model) AS TABLE
 """
 
 
+# Where one model's embeddings of the live pictures lie, for the tasks that read them in bulk. As in scores_of, the
+# first score of a content counts.
+LOCATED_SCORES = """
+CREATE MACRO located_scores_of(model) AS TABLE
+    SELECT images.image_key, images.product_id, stored.*
+    FROM (SELECT sha256, polarity, label, positive_intensity, negative_intensity, filename AS url,
+                 file_row_number AS row
+          FROM {stored} WHERE model_version = model
+          QUALIFY row_number() OVER (PARTITION BY sha256 ORDER BY scored_at, filename, file_row_number) = 1) AS stored
+    JOIN images USING (sha256);
+"""
+
 # Where the pixels of the live pictures lie, for the tasks that read them in bulk.
 STORED_PICTURES = """
 CREATE VIEW stored_pictures AS
@@ -153,8 +167,9 @@ def workbench(lake: Lake, *, memory_limit: str = "2GB") -> Iterator[duckdb.DuckD
     """
     with _opened(lake) as connection:
         connection.execute("SET memory_limit = ?", [memory_limit])
-        images = lake.images.files()
-        _create_table_views(connection, _relation(lake.images, images), _relation(lake.scores, lake.scores.files()))
+        images, scores = lake.images.files(), lake.scores.files()
+        _create_table_views(connection, _relation(lake.images, images), _relation(lake.scores, scores))
+        connection.execute(LOCATED_SCORES.format(stored=_relation(lake.scores, scores, located=True)))
         connection.execute(STORED_PICTURES.format(stored=_relation(lake.images, images, located=True)))
         yield connection
 
@@ -271,7 +286,7 @@ def describe_versions(versions: Versions, serving: int | None) -> list[dict[str,
         rows.append(
             {
                 "version": version,
-                "status": {"refuse": "refused", "register": "registered"}.get(entry.action, "accepted"),
+                "status": STATUS.get(entry.action, "accepted"),
                 "is_current": version == current,
                 "is_serving": version == serving,
                 "created_at": manifest.created_at,
@@ -294,11 +309,12 @@ def _relation(table: Table, found: Sequence[TableFile], *, located: bool = False
         return f"(SELECT {', '.join(columns)} WHERE false)"
     options = f"hive_partitioning = {'true' if table.partition_by else 'false'}"
     options += ", filename = true, file_row_number = true" if located else ""
-    return f"read_parquet({_listed(found)}, {options})"
+    return f"read_parquet({listed(file.url for file in found)}, {options})"
 
 
-def _listed(found: Sequence[TableFile]) -> str:
-    return "[" + ", ".join(_quoted(file.url) for file in found) + "]"
+def listed(urls: Iterable[str]) -> str:
+    """Files as DuckDB's `read_parquet` takes them."""
+    return "[" + ", ".join(map(_quoted, urls)) + "]"
 
 
 def _sql_type(kind: pa.DataType) -> str:

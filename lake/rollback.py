@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from lake.errors import LakeError
 from lake.lake import Lake
-from lake.versions import Kind, Versions
+from lake.versions import Kind, Versions, known_among
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ def _append(versions: Versions, version: int) -> None:
     newest = versions.newest()
     if newest is not None and newest.current == version:
         return
-    accepted = {entry.version for entry in versions.entries() if entry.current == entry.version}
+    entries = versions.entries()
+    accepted = {entry.version for entry in entries if entry.current == entry.version} & known_among(entries)
     if version not in accepted:
         raise LakeError(f"{versions.kind} version {version} was never accepted: expected one of {_listed(accepted)}")
     versions.append("roll back", version, based_on=newest, reason=f"rolled back to {version}")
@@ -54,9 +55,11 @@ def _append(versions: Versions, version: int) -> None:
 
 def _newest_index_of(lake: Lake, model_version: int) -> int | None:
     """The index last published with this model's embeddings."""
-    accepted = (entry.version for entry in reversed(lake.indexes.entries()) if entry.current == entry.version)
+    entries = lake.indexes.entries()
+    kept = known_among(entries)
+    accepted = (entry.version for entry in reversed(entries) if entry.current == entry.version)
     for version in accepted:
-        if lake.indexes.manifest(version).properties["model_version"] == model_version:
+        if version in kept and lake.indexes.manifest(version).properties["model_version"] == model_version:
             return version
     return None
 

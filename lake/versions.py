@@ -5,8 +5,11 @@
     models/versions/000007/manifest.json   every file's size and sha256; written last
     models/log/000000000012.json           one entry; the newest names the current version
 
-A version is visible once a log entry names it. Promote, publish, refuse and roll back are new entries, each
-created with put-if-absent, so that of two writers exactly one wins and a reader never sees half.
+A version is visible once a log entry names it. Promote, publish, refuse, roll back and collect are new entries,
+each created with put-if-absent, so that of two writers exactly one wins and a reader never sees half.
+
+A manifest may name files that lie in an earlier version's folder. They stay as long as a version that names them
+(`lake/collection.py`); a collected version keeps its manifest and its entries and loses the rest.
 """
 
 from __future__ import annotations
@@ -29,13 +32,15 @@ from lake.store import Store
 logger = logging.getLogger(__name__)
 
 Kind = Literal["models", "indexes"]
-Action = Literal["register", "promote", "refuse", "publish", "roll back"]
+Action = Literal["register", "promote", "refuse", "publish", "roll back", "collect"]
 
 MANIFEST = "manifest.json"
 CLAIM = "claim.json"
 READERS = 16  # small objects read at once: an S3 answers each in tens of milliseconds, and a log grows every night
 _ENTRY = re.compile(r"/log/\d{12}\.json$")
 FORMAT = 1  # of manifests and log entries; raised when an old reader would misread a new one
+SHARING = 2  # of manifests that name files of other versions
+QUIET = ("register", "refuse", "collect")  # actions that leave the current version alone
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,20 @@ class FileRecord:
     name: str
     size_bytes: int
     sha256: str
+    stored_in: int | None = None  # the version whose folder holds it; None: the version's own
+
+    def held_by(self, version: int) -> int:
+        """The version whose folder holds this file of `version`."""
+        return version if self.stored_in is None else self.stored_in
+
+    def path_from(self, version: int) -> str:
+        """Where the file lies, seen from `version`'s folder."""
+        holder = self.held_by(version)
+        return self.name if holder == version else f"../{holder:06d}/{self.name}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for a manifest."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -77,31 +96,35 @@ class Draft:
         self._store = store
         self._kind = kind
         self.version = version
-        self._files: dict[str, FileRecord] = {}
+        self._files: dict[tuple[int, str], FileRecord] = {}
 
     def add(self, name: str, data: bytes) -> FileRecord:
         """Write one file of the version."""
         self._store.put(_path(self._kind, self.version, name), data)
-        record = FileRecord(name, len(data), hashlib.sha256(data).hexdigest())
-        self._files[name] = record
-        return record
+        return self.include(FileRecord(name, len(data), hashlib.sha256(data).hexdigest()))
 
     def add_file(self, name: str, source: Path) -> FileRecord:
         """Copy a local file into the version, streamed."""
         record = FileRecord(name, source.stat().st_size, sha256_of_file(source))
         self._store.put(_path(self._kind, self.version, name), source)
-        self._files[name] = record
-        return record
+        return self.include(record)
 
-    def include(self, record: FileRecord) -> None:
-        """Name a file that another worker wrote into this version through `Versions.join`."""
-        self._files[record.name] = record
+    def include(self, record: FileRecord) -> FileRecord:
+        """Name a file that another worker wrote through `Versions.join`, or that an earlier version holds."""
+        self._files[record.held_by(self.version), record.name] = record
+        return record
 
     def seal(self, properties: Mapping[str, Any]) -> Manifest:
         """Write the manifest, after which the version's files never change."""
-        files = tuple(sorted(self._files.values(), key=lambda record: record.name))
+        files = tuple(record for _, record in sorted(self._files.items(), key=lambda item: (item[0][1], item[0][0])))
         manifest = Manifest(self.version, datetime.now(UTC), files, dict(properties))
-        body = {"format": FORMAT} | asdict(manifest) | {"created_at": manifest.created_at.isoformat()}
+        body = {
+            "format": SHARING if any(record.stored_in for record in files) else FORMAT,
+            "version": manifest.version,
+            "created_at": manifest.created_at.isoformat(),
+            "files": [record.to_dict() for record in files],
+            "properties": manifest.properties,
+        }
         self._store.put(_path(self._kind, self.version, MANIFEST), _encode(body))
         return manifest
 
@@ -145,11 +168,20 @@ class Versions:
         newest = self.newest()
         return None if newest is None else newest.current
 
-    def append(self, action: Action, version: int, *, based_on: Entry | None, reason: str = "") -> Entry:
-        """Write the next log entry. All but `register` and `refuse` make the version current.
+    def append(
+        self,
+        action: Action,
+        version: int,
+        *,
+        based_on: Entry | None,
+        relies_on: int | None = None,
+        reason: str = "",
+    ) -> Entry:
+        """Write the next log entry. All but `register`, `refuse` and `collect` make the version current.
 
-        `based_on` is the newest entry that the caller's decision rests on. Entries written since then are no
-        obstacle while they left the current version alone. Raises LostRace where they moved it.
+        `based_on` is the newest entry that the caller's decision rests on, `relies_on` the version whose files
+        this one names. Entries written since then are no obstacle while they left both and the current version
+        alone. Raises LostRace where they did not.
         """
         expected = None if based_on is None else based_on.current
         while True:
@@ -159,6 +191,11 @@ class Versions:
             for entry in since:
                 if (entry.version, entry.action, entry.current) == (version, action, found):
                     return entry  # a retry of what was written already
+                if entry.action == "collect" and entry.version in (version, relies_on):
+                    raise LostRace(
+                        f"{self.kind}: version {entry.version} was collected while version {version} was made; "
+                        "nothing was published, run it again"
+                    )
             if found != expected:
                 raise LostRace(
                     f"{self.kind}: version {found} became current while version {version} was made from "
@@ -168,7 +205,7 @@ class Versions:
                 sequence=1 if newest is None else newest.sequence + 1,
                 action=action,
                 version=version,
-                current=expected if action in ("register", "refuse") else version,
+                current=expected if action in QUIET else version,
                 at=datetime.now(UTC),
                 reason=reason,
                 write_id=uuid.uuid4().hex,
@@ -183,7 +220,7 @@ class Versions:
             body = json.loads(self._store.get(_path(self.kind, version, MANIFEST)))
         except ObjectNotFound as error:
             raise UnknownVersion(self._unknown(version)) from error
-        _check_format(body, f"{self.kind} version {version}")
+        _check_format(body, f"{self.kind} version {version}", newest=SHARING)
         files = tuple(FileRecord(**record) for record in body["files"])
         created_at = datetime.fromisoformat(body["created_at"])
         return Manifest(body["version"], created_at, files, body["properties"])
@@ -194,57 +231,80 @@ class Versions:
             return list(pool.map(self.manifest, versions))
 
     def known(self) -> list[int]:
-        """The versions that the log names, oldest first."""
-        return sorted({entry.version for entry in self.entries()})
+        """The versions that the log names and that have not been collected, oldest first."""
+        return sorted(known_among(self.entries()))
 
     def require(self, version: int) -> None:
-        """Raise UnknownVersion unless the log names the version."""
+        """Raise UnknownVersion unless the log names the version and it has not been collected."""
         if version not in self.known():
             raise UnknownVersion(self._unknown(version))
 
+    def claims(self) -> dict[int, datetime]:
+        """When each version's number was claimed, sealed or not."""
+        paths = [path for path in self._store.names(f"{self.kind}/versions") if path.endswith(f"/{CLAIM}")]
+        bodies = [json.loads(self._store.get(path)) for path in paths]
+        return {
+            int(path.split("/")[2]): datetime.fromisoformat(body["at"])
+            for path, body in zip(paths, bodies, strict=True)
+        }
+
     def read(self, version: int, name: str) -> bytes:
         """One file of a version, its size and sha256 verified. Raises CorruptFile, UnknownVersion."""
-        records = {record.name: record for record in self.manifest(version).files}
+        records = {record.path_from(version): record for record in self.manifest(version).files}
         if name not in records:
             raise CorruptFile(f"{self.kind} version {version} has no file {name!r}")
-        data = self._stored(version, name)
-        _verify(
-            f"{self.kind} version {version}: {name}",
-            records[name],
-            len(data),
-            hashlib.sha256(data).hexdigest(),
-        )
+        return self.read_record(version, records[name])
+
+    def read_record(self, version: int, record: FileRecord) -> bytes:
+        """The same, of a file whose record is at hand; the version need not be sealed yet."""
+        data = self._stored(version, record)
+        what = f"{self.kind} version {version}: {record.path_from(version)}"
+        _verify(what, record, len(data), hashlib.sha256(data).hexdigest())
         return data
 
     def fetch(self, version: int, cache: Path) -> Path:
         """A local directory with the version's files, each verified.
 
         In a local lake that is the version's own directory; otherwise the files are copied below `cache`
-        once, verified again at each call, and copied again where the cache's copy is damaged.
+        once, verified again at each call, and copied again where the cache's copy is damaged. Files of other
+        versions lie in the directories beside it: see `FileRecord.path_from`.
         """
-        manifest = self.manifest(version)
+        return self.fetch_files(version, self.manifest(version).files, cache)
+
+    def fetch_files(self, version: int, records: Iterable[FileRecord], cache: Path) -> Path:
+        """`fetch`, of some files, or of a version that is not sealed yet."""
         if self._store.directory is not None:
-            directory = self._store.directory / self.kind / "versions" / f"{version:06d}"
+            versions = self._store.directory / self.kind / "versions"
         else:
-            lake = hashlib.sha256(self._store.uri.encode()).hexdigest()[:16]
-            directory = cache / lake / self.kind / f"{version:06d}"
-        for record in manifest.files:
-            self._fetch_file(version, record, directory / record.name)
-        return directory
+            versions = cache / hashlib.sha256(self._store.uri.encode()).hexdigest()[:16] / self.kind
+        for record in records:
+            self._fetch_file(version, record, versions / f"{record.held_by(version):06d}" / record.name)
+        return versions / f"{version:06d}"
 
     def is_whole(self, version: int) -> bool:
         """Whether every file of the version is there: by sha256 in a local lake, by size elsewhere."""
         records = self.manifest(version).files
-        if self._store.directory is not None:
-            try:
-                self.fetch(version, self._store.directory)
-            except CorruptFile as error:
-                logger.warning("%s", error)
-                return False
-            return True
-        prefix = _path(self.kind, version, "")
-        sizes = {found.path: found.size_bytes for page in self._store.pages(prefix.rstrip("/")) for found in page}
-        return all(sizes.get(prefix + record.name) == record.size_bytes for record in records)
+        if self._store.directory is None:
+            return not self.missing(version, records)
+        try:
+            self.fetch_files(version, records, self._store.directory)
+        except CorruptFile as error:
+            logger.warning("%s", error)
+            return False
+        return True
+
+    def missing(self, version: int, records: Iterable[FileRecord]) -> list[FileRecord]:
+        """The files that are gone or have another size than the manifest says. Reads none of them."""
+        wanted = list(records)
+        folders = [self.path(holder, "").rstrip("/") for holder in {record.held_by(version) for record in wanted}]
+        sizes = {
+            each.path: each.size_bytes for folder in folders for page in self._store.pages(folder) for each in page
+        }
+        return [
+            record
+            for record in wanted
+            if sizes.get(self.path(record.held_by(version), record.name)) != record.size_bytes
+        ]
 
     def _fetch_file(self, version: int, record: FileRecord, path: Path) -> None:
         if path.exists() and (path.stat().st_size, sha256_of_file(path)) == (record.size_bytes, record.sha256):
@@ -252,20 +312,23 @@ class Versions:
         if self._store.directory is None:
             path.parent.mkdir(parents=True, exist_ok=True)
             partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
-            partial.write_bytes(self._stored(version, record.name))
+            partial.write_bytes(self._stored(version, record))
             partial.replace(path)
         if not path.exists():
-            raise CorruptFile(self._missing(version, record.name))
-        _verify(f"{self.kind} version {version}: {record.name}", record, path.stat().st_size, sha256_of_file(path))
+            raise CorruptFile(self._missing(version, record))
+        name = record.path_from(version)
+        _verify(f"{self.kind} version {version}: {name}", record, path.stat().st_size, sha256_of_file(path))
 
-    def _stored(self, version: int, name: str) -> bytes:
+    def _stored(self, version: int, record: FileRecord) -> bytes:
         try:
-            return self._store.get(_path(self.kind, version, name))
+            return self._store.get(_path(self.kind, record.held_by(version), record.name))
         except ObjectNotFound as error:
-            raise CorruptFile(self._missing(version, name)) from error
+            raise CorruptFile(self._missing(version, record)) from error
 
-    def _missing(self, version: int, name: str) -> str:
-        return f"{self.kind} version {version}: {name} is missing; roll back to another version"
+    def _missing(self, version: int, record: FileRecord) -> str:
+        if any(entry.action == "collect" and entry.version == version for entry in self.entries()):
+            return f"{self.kind} version {version} was collected: open the current version, or another that is kept"
+        return f"{self.kind} version {version}: {record.path_from(version)} is missing; roll back to another version"
 
     def _log(self) -> list[str]:
         """The paths of the log, oldest first. What a killed writer left half done beside them is none of it."""
@@ -295,9 +358,25 @@ class Versions:
         return True
 
     def _unknown(self, version: int) -> str:
-        known = self.known()
+        entries = self.entries()
+        known = sorted(known_among(entries))
         listed = ", ".join(map(str, known)) if known else "none yet"
+        for entry in entries:
+            if entry.action == "collect" and entry.version == version:
+                on = entry.at.date().isoformat()
+                return (
+                    f"{self.kind} version {version} was collected on {on}, its files are gone: expected one of {listed}"
+                )
         return f"there is no version {version} among the {self.kind}: expected one of {listed}"
+
+
+def known_among(entries: Iterable[Entry]) -> set[int]:
+    """The versions that a log names and that have not been collected."""
+    named: set[int] = set()
+    collected: set[int] = set()
+    for entry in entries:
+        (collected if entry.action == "collect" else named).add(entry.version)
+    return named - collected
 
 
 def sha256_of_file(path: Path) -> str:
@@ -314,9 +393,9 @@ def _encode(body: Mapping[str, Any]) -> bytes:
     return json.dumps(body, indent=2, sort_keys=True).encode()
 
 
-def _check_format(body: Mapping[str, Any], what: str) -> None:
-    if body.get("format") != FORMAT:
-        raise LakeError(f"{what} has format {body.get('format')}, this Vitrine reads {FORMAT}: update Vitrine")
+def _check_format(body: Mapping[str, Any], what: str, *, newest: int = FORMAT) -> None:
+    if body.get("format") not in range(1, newest + 1):
+        raise LakeError(f"{what} has format {body.get('format')}, this Vitrine reads {newest}: update Vitrine")
 
 
 def _verify(what: str, record: FileRecord, size_bytes: int, sha256: str) -> None:

@@ -6,19 +6,20 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
+from index.errors import BelowTarget
 from lake.catalogue import write_catalogue
+from lake.errors import CorruptFile
 from lake.lake import open_lake
 from tasks import workspace
 from tasks.draw_catalogue import DrawnPicture, draw_catalogue
+from tasks.index_plan import IndexPlan, RebuildConfig, plan_index
 from tasks.ingest import IngestConfig, IngestedShard, IngestPlan, check_images, commit_images, ingest_shard, plan_ingest
 from tasks.models import ModelChoice, init_model, require_model
 from tasks.rebuild import (
     PublishedIndex,
-    RebuildConfig,
     draft_index,
     encode_shard,
     measure_index,
-    plan_index,
     publish_index,
     published,
     republish_index,
@@ -76,8 +77,16 @@ def score(lake_uri: str, model_version: int | None = None, config: ScoreConfig =
 
 def rebuild(lake_uri: str, model_version: int | None = None, config: RebuildConfig = REBUILD) -> PublishedIndex | None:
     """What `rebuild-index` does; the index that readers use from here on, None where there are no pictures."""
-    lake = open_lake(lake_uri)
-    plan = plan_index.fn(lake_uri, model_version or require_model(lake), config)
+    found = publish(lake_uri, model_version, config)
+    write_catalogue(open_lake(lake_uri))
+    return found
+
+
+def publish(lake_uri: str, model_version: int | None = None, config: RebuildConfig = REBUILD) -> PublishedIndex | None:
+    """The same, without catalogue.duckdb."""
+    lake, run_id = open_lake(lake_uri), uuid.uuid4().hex
+    model = model_version or require_model(lake)
+    plan = plan_index.fn(lake_uri, model, run_id, config)
     if plan.rows == 0 and plan.newest is None:
         return None
     if plan.is_current and plan.same_as is not None:
@@ -85,14 +94,21 @@ def rebuild(lake_uri: str, model_version: int | None = None, config: RebuildConf
     if plan.same_as is not None:
         found = republish_index.fn(lake_uri, plan)
     else:
-        version = draft_index.fn(lake_uri)
-        trained = train_index.fn(lake_uri, version, plan, config)
-        shards = [encode_shard.fn(lake_uri, version, plan, shard, trained) for shard in plan.shards]
-        files = trained + tuple(record for shard in shards for record in shard.files)
-        tuned, description = measure_index.fn(lake_uri, version, plan, files, config)
-        found = publish_index.fn(lake_uri, version, plan, shards, (*files, description), tuned)
-    write_catalogue(lake)
+        try:
+            found = build_index(lake_uri, plan, config)
+        except (BelowTarget, CorruptFile) as error:
+            found = build_index(lake_uri, plan_index.fn(lake_uri, model, run_id, config, str(error)), config)
+    workspace.clear(lake.store, run_id)
     return found
+
+
+def build_index(lake_uri: str, plan: IndexPlan, config: RebuildConfig = REBUILD) -> PublishedIndex:
+    """From a plan to a published version."""
+    version = draft_index.fn(lake_uri)
+    trained = train_index.fn(lake_uri, version, plan, config)
+    encoded = [encode_shard.fn(lake_uri, version, plan, shard, trained) for shard in plan.to_write]
+    measured = measure_index.fn(lake_uri, version, plan, trained, encoded, config)
+    return publish_index.fn(lake_uri, version, plan, encoded, measured)
 
 
 @dataclass(frozen=True)

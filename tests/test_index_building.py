@@ -10,7 +10,9 @@ import pytest
 from pyarrow import parquet
 
 from index.building import (
+    Codebook,
     IndexDescription,
+    Shard,
     mean_coarse_distance,
     read_description,
     train_quantizers,
@@ -152,9 +154,44 @@ def test_quantizers_of_another_spec_are_refused(trained: bytes, tmp_path: Path) 
         write_shard(tmp_path, 0, clustered(20, 64, seed=0), keys_for(20), trained[:1000], ivfpq())
 
 
-DESCRIPTION = IndexDescription(FLAT, 30, 2, 7, "abc", recall={"recall_at_10": 0.99})
-# Format 1 as released: reading it must keep working.
+SPEC = FLAT.to_dict()
+CODEBOOK = Codebook("../000003/trained.faiss", 3, "no index of model 7 was published yet", 400, 0.5, 1.25, 1.5, 20, 0.6)
+DESCRIPTION = IndexDescription(
+    FLAT,
+    30,
+    (Shard("../000002/shard-00000", 25), Shard("shard-00000", 6)),
+    7,
+    "abc",
+    recall={"recall_at_10": 0.99},
+    codebook=CODEBOOK,
+    masked="masked.parquet",
+)
+# Format 2 as released: reading it must keep working.
 GOLDEN = {
+    "format": 2,
+    "spec": SPEC,
+    "rows": 30,
+    "shards": [{"path": "../000002/shard-00000", "rows": 25}, {"path": "shard-00000", "rows": 6}],
+    "model_version": 7,
+    "fingerprint": "abc",
+    "nprobe": 32,
+    "rerank_factor": 4,
+    "recall": {"recall_at_10": 0.99},
+    "codebook": {
+        "path": "../000003/trained.faiss",
+        "version": 3,
+        "reason": "no index of model 7 was published yet",
+        "trained_rows": 400,
+        "coarse_distance": 0.5,
+        "imbalance": 1.25,
+        "imbalance_now": 1.5,
+        "added_rows": 20,
+        "added_distance": 0.6,
+    },
+    "masked": "masked.parquet",
+}
+# Format 1 as released: the same of it.
+GOLDEN_1 = {
     "format": 1,
     "spec": {
         "kind": "flat",
@@ -181,13 +218,23 @@ def test_a_description_is_read_as_written(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "index.json").read_text()) == GOLDEN
 
 
+def test_a_description_of_format_1_is_read(tmp_path: Path) -> None:
+    (tmp_path / "index.json").write_text(json.dumps(GOLDEN_1))
+    shards = (Shard("shard-00000", None), Shard("shard-00001", None))
+    assert read_description(tmp_path) == replace(DESCRIPTION, shards=shards, codebook=None, masked=None)
+    for wrong in ("2", -1.5):
+        (tmp_path / "index.json").write_text(json.dumps(GOLDEN_1 | {"shards": wrong}))
+        with pytest.raises(CorruptIndex, match="shards: expected an integer"):
+            read_description(tmp_path)
+
+
 def test_a_directory_without_a_known_description_is_not_an_index(tmp_path: Path) -> None:
     with pytest.raises(NotAnIndex, match=r"no index\.json"):
         read_description(tmp_path)
-    others: list[object] = [[], {}, GOLDEN | {"format": 2}]
+    others: list[object] = [[], {}, GOLDEN | {"format": 3}]
     for other in others:
         (tmp_path / "index.json").write_text(json.dumps(other))
-        with pytest.raises(NotAnIndex, match="expected format 1"):
+        with pytest.raises(NotAnIndex, match="expected format 2 or 1"):
             read_description(tmp_path)
 
 
@@ -200,11 +247,16 @@ def _without(name: str) -> dict[str, object]:
     [
         "{",
         '{"format": 1}',
+        '{"format": 2}',
+        json.dumps(GOLDEN_1 | {"shards": 0}),
+        json.dumps(GOLDEN | {"shards": 2}),
+        json.dumps(GOLDEN | {"rows": 32}),
+        json.dumps(GOLDEN | {"codebook": {"path": "trained.faiss"}}),
         json.dumps(_without("spec")),
         json.dumps(_without("nprobe")),
         json.dumps(GOLDEN | {"rows": -1}),
         json.dumps(GOLDEN | {"rows": "30"}),
-        json.dumps(GOLDEN | {"shards": 0}),
+        json.dumps(GOLDEN | {"shards": []}),
         json.dumps(GOLDEN | {"spec": {"kind": "hnsw", "dimension": 16}}),
         json.dumps(GOLDEN | {"spec": None}),
         json.dumps(GOLDEN | {"recall": [1]}),
@@ -216,8 +268,8 @@ def test_a_damaged_description_is_refused(text: str, tmp_path: Path) -> None:
         read_description(tmp_path)
 
 
-@pytest.mark.parametrize("change", [{"nprobe": 0}, {"rerank_factor": 0}, {"rows": 1, "shards": 0}])
-def test_an_impossible_description_is_refused(change: dict[str, int]) -> None:
+@pytest.mark.parametrize("change", [{"nprobe": 0}, {"rerank_factor": 0}, {"rows": 1, "shards": ()}])
+def test_an_impossible_description_is_refused(change: dict[str, object]) -> None:
     make: Callable[..., IndexDescription] = replace
     with pytest.raises(ValueError, match="IndexDescription"):
         make(DESCRIPTION, **change)

@@ -1,7 +1,8 @@
 import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from shutil import copytree
 
@@ -12,7 +13,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from index.building import IndexDescription, train_quantizers, write_description, write_shard, write_trained
+from index.building import (
+    IndexDescription,
+    Shard,
+    read_description,
+    shard_path,
+    train_quantizers,
+    write_description,
+    write_masked,
+    write_shard,
+    write_trained,
+)
 from index.errors import BadVectors, CorruptIndex, NotAnIndex, UnknownKey
 from index.searching import Searcher
 from index.spec import IndexSpec
@@ -199,7 +210,9 @@ def test_an_empty_index_opens_and_has_no_neighbours(spec: IndexSpec, shards: int
         write_trained(tmp_path, trained)
     for number in range(shards):
         write_shard(tmp_path, number, np.empty((0, DIMENSION)), keys_for(0), trained, spec)
-    write_description(tmp_path, IndexDescription(spec, 0, shards, 1, "none"))
+    write_description(
+        tmp_path, IndexDescription(spec, 0, tuple(Shard(shard_path(n), 0) for n in range(shards)), 1, "none")
+    )
     searcher = Searcher.open(tmp_path)
     assert len(searcher) == 0
     assert searcher.search(coded.vectors[:3], 10).rows.shape == (3, 0)
@@ -391,7 +404,7 @@ def _more_rows_promised(directory: Path) -> None:
     [
         (_other_dtype, "expected float16"),
         (_other_dimension, r"expected float16 of \(N, 64\)"),
-        (_fewer_vectors, "expected 1499 rows, found 1500"),
+        (_fewer_vectors, "expected 1500 rows, found 1499"),
         (_fewer_keys, "expected 1500 rows, found 1499"),
         (_keys_of_another_shard, "1500 image_keys are there twice"),
         (_no_keys, "no column image_key"),
@@ -399,7 +412,7 @@ def _more_rows_promised(directory: Path) -> None:
         (_codes_of_another_shard, "expected 1500 rows, found 2300"),
         (_other_training, "encoded by other quantizers"),
         (_other_lists, "lists: expected 32, found 16"),
-        (_more_rows_promised, "expected 4001 rows, found 4000"),
+        (_more_rows_promised, "shards hold the rows"),
     ],
 )
 def test_files_that_contradict_each_other_are_refused(
@@ -413,3 +426,51 @@ def test_files_that_contradict_each_other_are_refused(
 def test_an_empty_directory_is_not_an_index(tmp_path: Path) -> None:
     with pytest.raises(NotAnIndex):
         Searcher.open(tmp_path)
+
+
+# Masked rows: rows of a shard's files that search must never return
+
+
+def _mask(directory: Path, *masked: list[int]) -> Searcher:
+    """Mask rows of each shard of a copy and open it."""
+    name = write_masked(directory, [np.array(rows, dtype=np.int64) for rows in masked])
+    described = read_description(directory)
+    left = described.rows - sum(map(len, masked))
+    write_description(directory, replace(described, rows=left, masked=name))
+    return Searcher.open(directory)
+
+
+@pytest.mark.parametrize("kind", ["flat", "coded"])
+def test_masked_rows_are_as_if_they_were_never_written(
+    kind: str, flat: Built, coded: Built, queries: Floats, tmp_path: Path
+) -> None:
+    built = flat if kind == "flat" else coded
+    copytree(built.directory, tmp_path / "masked")
+    described = read_description(built.directory)
+    sizes = [shard.rows or 0 for shard in described.shards]
+    drawn = np.random.default_rng(0).random(ROWS) < 0.3
+    drawn[:20] = True  # also the first of all
+    starts = np.cumsum([0, *sizes])
+    masked = [np.flatnonzero(drawn[start:end]).tolist() for start, end in pairwise(starts)]
+    searcher = _mask(tmp_path / "masked", *masked)
+    left = np.flatnonzero(~drawn)
+    assert len(searcher) == len(left)
+    assert searcher.table.equals(built.searcher.table.take(pa.array(left)))
+    keep = np.random.default_rng(1).random(len(left)) < 0.5
+    everywhere = np.zeros(ROWS, dtype=bool)
+    for mask in (None, keep):
+        everywhere[:] = False
+        everywhere[left if mask is None else left[mask]] = True
+        nprobe = described.spec.nlist
+        found = searcher.search(queries, 10, keep=mask, nprobe=nprobe)
+        expected = built.searcher.search(queries, 10, keep=everywhere, nprobe=nprobe)
+        np.testing.assert_array_equal(left[found.rows], expected.rows)
+        np.testing.assert_array_equal(found.similarity, expected.similarity)
+        exact, truth = searcher.exact(queries, 10, keep=mask), built.searcher.exact(queries, 10, keep=everywhere)
+        np.testing.assert_array_equal(left[exact.rows], truth.rows)
+
+
+def test_a_mask_of_rows_that_no_shard_has_is_refused(flat: Built, tmp_path: Path) -> None:
+    copytree(flat.directory, tmp_path / "masked")
+    with pytest.raises(CorruptIndex, match="masks rows that no shard has"):
+        _mask(tmp_path / "masked", [ROWS])

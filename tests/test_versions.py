@@ -471,10 +471,13 @@ def test_what_is_written_today_has_the_released_fields(models: Versions, store: 
         assert written["format"] == released["format"] == 1
 
 
-@pytest.mark.parametrize("path", ["models/versions/000001/manifest.json", "models/log/000000000001.json"])
-def test_a_later_format_is_refused_rather_than_misread(local: Versions, path: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "newest"), [("models/versions/000001/manifest.json", 2), ("models/log/000000000001.json", 1)]
+)
+def test_a_later_format_is_refused_rather_than_misread(local: Versions, path: str, newest: int) -> None:
     golden(local)
-    local._store.put(path, json.dumps(json.loads(local._store.get(path)) | {"format": 2}).encode())
+    later = json.loads(local._store.get(path)) | {"format": newest + 1}
+    local._store.put(path, json.dumps(later).encode())
 
-    with pytest.raises(LakeError, match=r"has format 2, this Vitrine reads 1: update Vitrine"):
+    with pytest.raises(LakeError, match=rf"has format {newest + 1}, this Vitrine reads {newest}: update Vitrine"):
         local.manifest(1) if "manifest" in path else local.newest()

@@ -9,7 +9,9 @@ import pyarrow as pa
 
 from index.building import (
     IndexDescription,
+    Shard,
     set_threads,
+    shard_path,
     train_quantizers,
     write_description,
     write_shard,
@@ -77,5 +79,6 @@ def build(
     for number, size in enumerate(sizes):
         write_shard(directory, number, vectors[start : start + size], keys.slice(start, size), trained, spec)
         start += size
-    write_description(directory, IndexDescription(spec, start, len(sizes), 7, "abc", nprobe=nprobe))
+    shards_written = tuple(Shard(shard_path(number), size) for number, size in enumerate(sizes))
+    write_description(directory, IndexDescription(spec, start, shards_written, 7, "abc", nprobe=nprobe))
     return Searcher.open(directory)

@@ -1,0 +1,280 @@
+"""A night's index costs what changed: shards and quantizers serve again, what left is masked, search stays right."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from index.searching import Searcher
+from lake.errors import LostRace
+from lake.rollback import roll_back
+from tasks.index_plan import RebuildConfig, plan_index, preview_index
+from tasks.rebuild import PublishedIndex
+from tests import small_lake
+from tests.vector_lake import VectorLake
+from tests.vectors import Floats, clustered
+
+DIMENSION, ROWS = 32, 1_500
+CODED = RebuildConfig(flat_below=400, shard_vectors=500, queries=200, recall_target=0.95)
+FLAT = replace(CODED, flat_below=10**6)
+Catalogue = dict[str, Floats]
+
+
+@pytest.fixture(scope="module")
+def vectors() -> Floats:
+    """In an order that looks the same everywhere: the first are not another kind than the last."""
+    return clustered(2 * ROWS, DIMENSION, seed=11)
+
+
+@pytest.fixture
+def catalogue(vectors: Floats) -> Catalogue:
+    return {f"{row:05d}.jpg": vectors[row] for row in range(ROWS)}
+
+
+@pytest.fixture(params=[CODED, FLAT], ids=["coded", "flat"])
+def config(request: pytest.FixtureRequest) -> RebuildConfig:
+    chosen: RebuildConfig = request.param
+    return chosen
+
+
+@pytest.fixture
+def lake(tmp_path: Path, catalogue: Catalogue) -> VectorLake:
+    made = VectorLake(str(tmp_path / "lake"), DIMENSION)
+    made.change(catalogue)
+    return made
+
+
+def rebuild(lake: VectorLake, config: RebuildConfig) -> PublishedIndex:
+    found = small_lake.publish(lake.uri, config=config)
+    assert found is not None
+    return found
+
+
+def opened(lake: VectorLake) -> Searcher:
+    current = lake.lake.indexes.current()
+    assert current is not None
+    return Searcher.open(lake.lake.indexes.fetch(current, Path("nowhere")))
+
+
+def check(lake: VectorLake, catalogue: Catalogue) -> None:
+    """The published index holds the catalogue, no more, and finds what comparing with all of it finds."""
+    searcher = opened(lake)
+    keys = searcher.table["image_key"].to_pylist()
+    assert sorted(keys) == sorted(catalogue)
+    stored = np.stack([catalogue[key] for key in keys]).astype(np.float16).astype(np.float32)
+    np.testing.assert_array_equal(searcher.vectors(range(len(keys))), stored)
+    queries = stored[:: max(1, len(keys) // 100)]
+    queries = queries / np.linalg.norm(queries, axis=1, keepdims=True)
+    truth = np.sort(queries @ stored.T, axis=1)[:, ::-1][:, :10].clip(-1, 1)
+    np.testing.assert_allclose(searcher.exact(queries, 10).similarity, truth, atol=1e-5)
+    found = searcher.search(queries, 10)
+    assert (found.similarity >= truth[:, 9:] - 1e-5).mean() > 0.93
+
+
+def changed(lake: VectorLake, catalogue: Catalogue, changes: dict[str, Floats | None]) -> None:
+    lake.change(changes)
+    for key, vector in changes.items():
+        if vector is None:
+            del catalogue[key]
+        else:
+            catalogue[key] = vector
+
+
+def test_a_changed_hundredth_writes_about_a_hundredth(
+    lake: VectorLake, catalogue: Catalogue, vectors: Floats, config: RebuildConfig
+) -> None:
+    first = rebuild(lake, config)
+    assert (first.shards_kept, first.shards_written) == (0, 3)
+    check(lake, catalogue)
+
+    changed(lake, catalogue, {f"{row:05d}.jpg": vectors[ROWS + row] for row in range(0, 15)})
+    second = rebuild(lake, config)
+
+    assert (second.shards_kept, second.shards_written, second.built_because) == (3, 1, "")
+    data = [file for file in lake.lake.indexes.manifest(2).files if file.held_by(2) == 2]
+    assert sum(file.size_bytes for file in data if ".vectors." in file.name) == 128 + 15 * 2 * DIMENSION
+    assert {file.name for file in data if file.name.startswith("trained")} == set()
+    check(lake, catalogue)
+
+
+def test_pictures_that_left_are_masked_and_find_their_rows_again_when_they_return(
+    lake: VectorLake, catalogue: Catalogue, config: RebuildConfig
+) -> None:
+    rebuild(lake, config)
+    gone = {key: catalogue[key] for key in list(catalogue)[::10]}
+    changed(lake, catalogue, dict.fromkeys(gone))
+    second = rebuild(lake, config)
+    assert (second.shards_kept, second.shards_written) == (3, 0)
+    check(lake, catalogue)
+
+    half = dict(list(gone.items())[:75])
+    changed(lake, catalogue, dict(half))
+    third = rebuild(lake, config)
+    assert (third.shards_kept, third.shards_written) == (3, 0)
+    assert lake.lake.indexes.manifest(3).properties["masked"] == 75
+    check(lake, catalogue)
+
+
+def test_a_shard_with_too_many_masked_rows_is_written_without_them(
+    lake: VectorLake, catalogue: Catalogue, config: RebuildConfig
+) -> None:
+    rebuild(lake, config)
+    shard = opened(lake).table["image_key"].to_pylist()[:500]  # the first shard's
+    changed(lake, catalogue, dict.fromkeys(shard[:101]))
+    found = rebuild(lake, config)
+    assert (found.shards_kept, found.shards_written) == (2, 1)
+    assert lake.lake.indexes.manifest(2).properties["masked"] == 0
+    check(lake, catalogue)
+
+
+def test_small_shards_of_many_nights_become_one(lake: VectorLake, catalogue: Catalogue, vectors: Floats) -> None:
+    config = replace(CODED, queries=20)
+    rebuild(lake, config)
+    kept = []
+    for night in range(9):  # eight shards of one picture, and then one of nine
+        changed(lake, catalogue, {f"{ROWS + night:05d}.jpg": vectors[ROWS + night]})
+        kept.append(rebuild(lake, config).shards_kept)
+    assert kept == [3, 4, 5, 6, 7, 8, 9, 10, 3]
+    check(lake, catalogue)
+
+
+def test_copies_of_one_content_all_have_their_rows(
+    lake: VectorLake, catalogue: Catalogue, config: RebuildConfig
+) -> None:
+    rebuild(lake, config)
+    changed(lake, catalogue, {"copy-1.jpg": catalogue["00007.jpg"], "copy-2.jpg": catalogue["00007.jpg"]})
+    assert rebuild(lake, config).shards_written == 1
+    check(lake, catalogue)
+
+
+def test_another_product_is_another_row(lake: VectorLake, catalogue: Catalogue) -> None:
+    rebuild(lake, FLAT)
+    lake.change({"00007.jpg": catalogue["00007.jpg"]}, product_id="teapot")
+    found = rebuild(lake, FLAT)
+    assert (found.shards_kept, found.shards_written) == (3, 1)
+    searcher = opened(lake)
+    assert searcher.keys([searcher.find("00007.jpg")])["product_id"].to_pylist() == ["teapot"]
+
+
+def test_one_set_of_quantizers_serves_night_after_night(
+    lake: VectorLake, catalogue: Catalogue, vectors: Floats
+) -> None:
+    rebuild(lake, CODED)
+    for night in range(3):
+        changed(lake, catalogue, {f"n{night}-{row}.jpg": vectors[ROWS + 50 * night + row] for row in range(50)})
+        rebuild(lake, CODED)
+    codebook = lake.lake.indexes.manifest(4).properties["codebook"]
+    assert (codebook["version"], codebook["added_rows"]) == (1, 150)
+    assert codebook["reason"] == "no index of model 1 was published yet"
+    assert 0.5 < codebook["added_distance"] / codebook["coarse_distance"] < 1.2
+    [trained] = [file for file in lake.lake.indexes.manifest(4).files if file.name == "trained.faiss"]
+    assert trained.held_by(4) == 1
+
+
+def test_quantizers_are_trained_again_when_another_kind_of_pictures_comes_in(
+    lake: VectorLake, catalogue: Catalogue
+) -> None:
+    rebuild(lake, CODED)
+    others = clustered(200, DIMENSION, seed=99)
+    changed(lake, catalogue, {f"other-{row}.jpg": others[row] for row in range(200)})
+    found = rebuild(lake, CODED)
+    assert "the 200 vectors added since lie" in found.built_because
+    assert (found.shards_kept, found.shards_written) == (0, 4)
+    codebook = lake.lake.indexes.manifest(2).properties["codebook"]
+    assert (codebook["version"], codebook["added_rows"], codebook["reason"]) == (2, 0, found.built_because)
+    check(lake, catalogue)
+    changed(lake, catalogue, {"00000.jpg": others[0]})
+    assert rebuild(lake, CODED).built_because == ""
+
+
+def test_a_catalogue_that_outgrows_its_parts_is_built_anew(
+    lake: VectorLake, catalogue: Catalogue, vectors: Floats
+) -> None:
+    small = replace(CODED, flat_below=ROWS + 1)
+    assert rebuild(lake, small).built_because == "no index of model 1 was published yet"
+    changed(lake, catalogue, {f"more-{row}.jpg": vectors[ROWS + row] for row in range(10)})
+    found = rebuild(lake, small)
+    assert found.built_because == "1510 vectors want other parts than index 1 has: IVF32,PQ16x4fs"
+    check(lake, catalogue)
+
+
+def test_another_model_starts_an_index_of_its_own(lake: VectorLake, catalogue: Catalogue) -> None:
+    rebuild(lake, CODED)
+    lake.promote_model()
+    lake.change(catalogue)
+    assert rebuild(lake, CODED).built_because == "no index of model 2 was published yet"
+    check(lake, catalogue)
+
+
+def test_afresh_uses_nothing_of_an_earlier_version(lake: VectorLake, catalogue: Catalogue) -> None:
+    rebuild(lake, CODED)
+    plan = plan_index.fn(lake.uri, 1, "run", CODED, "asked for")
+    assert (plan.base, plan.kept, plan.trains, plan.same_as) == (None, (), True, None)
+    found = small_lake.build_index(lake.uri, plan, CODED)
+    assert found.built_because == "asked for"
+    assert not any(file.stored_in for file in lake.lake.indexes.manifest(2).files)
+    check(lake, catalogue)
+
+
+def test_a_preview_says_what_the_plan_will_and_writes_nothing(
+    lake: VectorLake, catalogue: Catalogue, vectors: Floats, config: RebuildConfig
+) -> None:
+    rebuild(lake, config)
+    changed(lake, catalogue, {f"{row:05d}.jpg": vectors[ROWS + row] for row in range(510)})
+    before = lake.lake.store.names("")
+    preview = preview_index(lake.lake, 1, config)
+    assert lake.lake.store.names("") == before
+    plan = plan_index.fn(lake.uri, 1, "run", config)
+    assert [shard.rows for shard in preview.to_write] == [shard.rows for shard in plan.to_write]
+    assert replace(preview, to_write=(), masked=None) == replace(plan, to_write=(), masked=None)
+
+
+def test_a_lost_file_of_a_shard_is_written_again(lake: VectorLake, catalogue: Catalogue, vectors: Floats) -> None:
+    rebuild(lake, FLAT)
+    lake.lake.store.delete([lake.lake.indexes.path(1, "shard-00001.keys.parquet")])
+    changed(lake, catalogue, {"00000.jpg": vectors[ROWS]})
+    assert rebuild(lake, FLAT).built_because == "index 1 has lost shard-00001.keys.parquet"
+    check(lake, catalogue)
+
+
+def test_a_damaged_shard_is_found_by_the_gate_and_written_again(
+    lake: VectorLake, catalogue: Catalogue, vectors: Floats
+) -> None:
+    rebuild(lake, FLAT)
+    path = lake.lake.indexes.path(1, "shard-00001.vectors.npy")
+    data = bytearray(lake.lake.store.get(path))
+    data[-1] ^= 1
+    lake.lake.store.put(path, bytes(data))
+    changed(lake, catalogue, {"00000.jpg": vectors[ROWS]})
+    found = rebuild(lake, FLAT)
+    assert "shard-00001.vectors.npy is damaged" in found.built_because
+    check(lake, catalogue)
+
+
+def test_a_version_whose_base_was_collected_meanwhile_is_not_published(
+    lake: VectorLake, catalogue: Catalogue, vectors: Floats
+) -> None:
+    rebuild(lake, FLAT)
+    changed(lake, catalogue, {"00000.jpg": vectors[ROWS]})
+    plan = plan_index.fn(lake.uri, 1, "run", FLAT)
+    lake.lake.indexes.append("collect", 1, based_on=lake.lake.indexes.newest())
+    with pytest.raises(LostRace, match="version 1 was collected while version 2 was made"):
+        small_lake.build_index(lake.uri, plan, FLAT)
+
+
+def test_after_a_rollback_the_night_starts_from_what_readers_use(
+    lake: VectorLake, catalogue: Catalogue, vectors: Floats
+) -> None:
+    rebuild(lake, CODED)
+    changed(lake, catalogue, {"00000.jpg": vectors[ROWS]})
+    rebuild(lake, CODED)
+    roll_back(lake.lake, "indexes", 1)
+    changed(lake, catalogue, {"00001.jpg": vectors[ROWS + 1]})
+    rebuild(lake, CODED)
+    assert lake.lake.indexes.manifest(3).properties["base"] == 1
+    check(lake, catalogue)
+    check_version_1 = Searcher.open(lake.lake.indexes.fetch(1, Path("nowhere")))
+    assert len(check_version_1) == ROWS

@@ -1,0 +1,96 @@
+"""Which shards serve again and when quantizers are trained again; simulated over many nights."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from index.building import Codebook
+from index.reuse import HeldShard, ShardLimits, rows_a_shard, to_rewrite, why_train_again
+from index.spec import IndexSpec
+
+LIMITS = ShardLimits(vectors=1_000, masked_share=0.2, alike=8)
+CODEBOOK = Codebook("trained.faiss", 1, "first", trained_rows=5_000, coarse_distance=0.5, imbalance=1.2)
+
+
+def test_a_shard_is_written_anew_once_too_much_of_it_is_masked() -> None:
+    shards = [HeldShard(1_000, live) for live in (1_000, 800, 799, 0)]
+    assert to_rewrite(shards, LIMITS) == {2, 3}
+
+
+def test_a_shard_far_larger_than_the_setting_is_written_anew() -> None:
+    assert to_rewrite([HeldShard(2_000, 2_000), HeldShard(2_001, 2_001)], LIMITS) == {1}
+
+
+def test_eight_small_shards_of_like_size_become_one() -> None:
+    small = [HeldShard(10, 10)] * 7
+    assert to_rewrite([HeldShard(1_000, 1_000), *small], LIMITS) == set()
+    assert to_rewrite([HeldShard(1_000, 1_000), *small, HeldShard(12, 12)], LIMITS) == set(range(1, 9))
+    assert to_rewrite([*small, HeldShard(400, 400)], LIMITS) == set()  # not of like size
+
+
+@given(st.integers(1, 10**6), st.integers(1, 10**5))
+def test_rows_are_cut_into_as_few_and_as_equal_shards_as_can_be(rows: int, vectors: int) -> None:
+    each = rows_a_shard(rows, ShardLimits(vectors))
+    shards = -(-rows // each)
+    assert each <= vectors
+    assert shards == -(-rows // vectors) or (shards - 1) * each < rows <= shards * each
+
+
+@pytest.mark.parametrize("nightly", [1, 10, 100])
+def test_over_a_year_of_nights_shards_stay_few_and_rows_are_seldom_written_again(nightly: int) -> None:
+    """Each night adds rows and nothing leaves: the store is simulated by its counts."""
+    limits = ShardLimits(vectors=10_000)
+    shards, written, most = [HeldShard(10_000, 10_000)] * 10, 0, 0
+    for _ in range(365):
+        rewritten = to_rewrite(shards, limits)
+        pool = nightly + sum(shards[number].live for number in rewritten)
+        shards = [shard for number, shard in enumerate(shards) if number not in rewritten]
+        each = rows_a_shard(pool, limits)
+        shards += [HeldShard(min(each, pool - start), min(each, pool - start)) for start in range(0, pool, each)]
+        written += pool
+        most = max(most, len(shards))
+    assert sum(shard.live for shard in shards) == 100_000 + 365 * nightly
+    assert most <= 10 + 7 * 5 + 4  # seven of each power of eight below half a shard, and full ones
+    assert written <= 5 * 365 * nightly
+
+
+def test_quantizers_serve_on_while_what_comes_in_is_alike() -> None:
+    assert why_train_again(replace(CODEBOOK, added_rows=4_000, added_distance=0.59), 10_000) is None
+    assert why_train_again(replace(CODEBOOK, imbalance_now=1.75), 10_000) is None
+
+
+def test_rows_far_from_the_centroids_ask_for_a_training_once_they_are_many() -> None:
+    few = replace(CODEBOOK, added_rows=499, added_distance=0.9)
+    assert why_train_again(few, 10_000) is None
+    reason = why_train_again(replace(few, added_rows=500), 10_000)
+    assert reason is not None
+    assert "500 vectors added since lie 1.80 times as far" in reason
+    assert why_train_again(replace(few, added_rows=99), 100) is None  # too few to tell
+
+
+def test_unequal_lists_ask_for_a_training() -> None:
+    reason = why_train_again(replace(CODEBOOK, imbalance_now=1.9), 10_000)
+    assert reason is not None
+    assert "imbalance 1.90, expected at most 1.5 times the 1.20" in reason
+
+
+def test_an_index_keeps_its_parts_while_the_catalogue_grows_moderately() -> None:
+    spec = IndexSpec.for_catalogue(100_000, 256)
+    counts = {count: spec.serves(count) for count in (15_000, 40_000, 100_000, 300_000, 10_000_000)}
+    assert counts == {15_000: True, 40_000: True, 100_000: True, 300_000: True, 10_000_000: False}
+    assert not spec.serves(9_000)
+    flat = IndexSpec.for_catalogue(19_000, 256)
+    assert (flat.serves(19_999), flat.serves(20_000)) == (True, False)
+
+
+@given(st.integers(0, 10**7), st.integers(1, 2048))
+def test_the_parts_chosen_for_a_catalogue_serve_it(count: int, dimension: int) -> None:
+    assert IndexSpec.for_catalogue(count, dimension).serves(count)
+
+
+@pytest.mark.parametrize("wrong", [{"vectors": 0}, {"masked_share": 1.5}, {"alike": 1}])
+def test_impossible_limits_are_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="ShardLimits"):
+        ShardLimits(**wrong)
