@@ -93,13 +93,20 @@ class IndexSpec:
         Lists may be half or twice as many as would be chosen now, which is 4 to 16 times the vectors; and a
         catalogue about as large as `flat_below` does not change its kind from night to night.
         """
-        wanted = self.for_catalogue(count, self.dimension, metric=self.metric, flat_below=flat_below)
+        wanted = self._for(count, flat_below)
         if self.kind == "flat":
             return wanted.kind == "flat"
         if wanted.kind == "flat":
-            wanted = self.for_catalogue(2 * count, self.dimension, metric=self.metric, flat_below=flat_below)
+            wanted = self._for(2 * count, flat_below)
         alike = (wanted.pca, wanted.pq_subquantizers) == (self.pca, self.pq_subquantizers)
         return alike and self.nlist <= 2 * wanted.nlist <= 4 * self.nlist
+
+    def _for(self, count: int, flat_below: int) -> "IndexSpec":
+        """What would be chosen now."""
+        kind: Kind = "ivfpq" if self.kind in ("flat", "pq") else self.kind
+        return self.for_catalogue(
+            count, self.dimension, metric=self.metric, flat_below=flat_below, kind=kind, pq_bits=self.pq_bits
+        )
 
     @property
     def encoded_dimension(self) -> int:

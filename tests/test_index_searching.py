@@ -440,11 +440,21 @@ def _mask(directory: Path, *masked: list[int]) -> Searcher:
     return Searcher.open(directory)
 
 
-@pytest.mark.parametrize("kind", ["flat", "coded"])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        FLAT,
+        ivfpq(),
+        ivfpq(nlist=8, pq_subquantizers=8, pq_bits=8),
+        IndexSpec("rabitq", DIMENSION, pca=32, nlist=8),
+        IndexSpec("pq", DIMENSION, pq_subquantizers=16),
+    ],
+    ids=["flat", "ivfpq", "8 bits", "rabitq", "pq"],
+)
 def test_masked_rows_are_as_if_they_were_never_written(
-    kind: str, flat: Built, coded: Built, queries: Floats, tmp_path: Path
+    spec: IndexSpec, vectors: Floats, queries: Floats, tmp_path: Path
 ) -> None:
-    built = flat if kind == "flat" else coded
+    built = _build(tmp_path / "built", spec, vectors, [1_500, 0, 2_300, 200])
     copytree(built.directory, tmp_path / "masked")
     described = read_description(built.directory)
     sizes = [shard.rows or 0 for shard in described.shards]
