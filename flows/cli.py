@@ -247,6 +247,10 @@ def retrain(
         str | None, typer.Option(metavar="imagenet|random|FILE", help="What the current model started from by default.")
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the labelled pictures.")] = None,
+    recipe: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="A choice of the training, such as head_rate=0.0003. May be repeated."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the split, the weights and the order.")] = 0,
     device: DeviceOption = None,
     force: Annotated[
@@ -258,7 +262,10 @@ def retrain(
     lake: LakeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a candidate on labels, judge it, promote or refuse it."""
+    """Train a candidate on labels, judge it, promote or refuse it.
+
+    Under torchrun its processes train together.
+    """
     values = {
         "lake": lake,
         "labels": labels,
@@ -266,6 +273,7 @@ def retrain(
         "image_size": image_size,
         "weights": weights,
         "epochs": epochs,
+        "recipe": _assignments(recipe or []),
         "seed": seed,
         "device": device,
         "force": force,
@@ -273,7 +281,9 @@ def retrain(
     }
     from flows.summaries import print_retrain
 
-    _print(as_json, _run("flows.retrain", "retrain_model", "RetrainParameters", values), print_retrain)
+    with _torchrun() as leads:
+        if leads:
+            _print(as_json, _run("flows.retrain", "retrain_model", "RetrainParameters", values), print_retrain)
 
 
 @app.command()
@@ -482,6 +492,38 @@ def _parameters(name: str, values: dict[str, Any]) -> Any:
         first = error.errors()[0]
         option = "--" + str(first["loc"][0]).replace("_", "-")
         raise typer.BadParameter(f"{option}: {first['msg']}") from error
+
+
+def _assignments(texts: list[str]) -> dict[str, Any]:
+    """name=value, where the value is JSON, or else text."""
+    import json
+
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"--recipe: expected NAME=VALUE, found {text!r}")
+        try:
+            found[name] = json.loads(value)
+        except ValueError:
+            found[name] = value
+    return found
+
+
+@contextmanager
+def _torchrun() -> Iterator[bool]:
+    """Whether this process runs the flow; of those that torchrun started, rank 0 does and the others help it."""
+    from flows.settings import started_by_torchrun
+
+    if not started_by_torchrun():
+        yield True
+        return
+    from tasks.torchrun import help_to_train, processes
+
+    with processes() as distributed:
+        if not distributed.leads:
+            help_to_train()
+        yield distributed.leads
 
 
 def _run(module: str, flow: str, parameters: str, values: dict[str, Any]) -> Any:

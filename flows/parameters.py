@@ -5,9 +5,10 @@ None means "as the settings say", so that a deployment without parameters does w
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator
 
 from flows.settings import Pattern, Settings, SettingsError, read_settings
 from tasks.index_plan import RebuildConfig
@@ -17,7 +18,7 @@ from tasks.score import ScoreConfig
 
 if TYPE_CHECKING:  # they bring torch, which a night without new pictures never needs
     from model.gate import GatePolicy
-    from tasks.retrain import RetrainConfig
+    from tasks.preparation import RetrainConfig
 
 
 class _Parameters(BaseModel):
@@ -119,11 +120,27 @@ class RetrainParameters(_Parameters):
     image_size: int | None = Field(None, ge=64, le=448, description="Side of the network's input, pixels")
     weights: str | None = Field(None, description="imagenet, random, or a safetensors file to start from")
     epochs: int | None = Field(None, ge=1)
+    recipe: dict[str, Any] = Field(
+        default_factory=dict, description="Fields of the training configuration to choose, such as head_rate"
+    )
     held_out_share: float = Field(0.25, gt=0, lt=1)
     seed: int = 0
     device: Literal["auto", "cpu", "cuda", "mps"] | None = None
     force: str | None = Field(None, min_length=1, description="Promote even a refused candidate, for this reason")
     then_serve: bool = Field(True, description="After a promotion, score the catalogue and publish its index")
+
+    @field_validator("recipe")
+    @classmethod
+    def _known_and_typed(cls, recipe: dict[str, Any]) -> dict[str, Any]:
+        if not recipe:
+            return recipe
+        from model.recipe import TrainingConfig
+
+        choices = [field.name for field in fields(TrainingConfig) if field.name not in ("seed", "epochs")]
+        if unknown := sorted(set(recipe) - set(choices)):
+            raise ValueError(f"expected fields among {', '.join(choices)}; found {', '.join(unknown)}")
+        checked = TypeAdapter(TrainingConfig).validate_python(recipe)
+        return {name: getattr(checked, name) for name in recipe}
 
     @property
     def labels_uri(self) -> str:
@@ -132,13 +149,13 @@ class RetrainParameters(_Parameters):
 
     def retrain_config(self) -> RetrainConfig:
         """What the training tasks need."""
-        from tasks.retrain import RetrainConfig
+        from tasks.preparation import RetrainConfig
 
         settings = self.settings
         start = ModelChoice(self.backbone, self.image_size, self.weights, self.seed)
         return RetrainConfig(
             start=start,
-            epochs=self.epochs,
+            recipe=self.recipe | ({} if self.epochs is None else {"epochs": self.epochs}),
             seed=self.seed,
             held_out_share=self.held_out_share,
             device=settings.device,

@@ -94,3 +94,8 @@ def read_settings() -> Settings:
         ) from error
     except ValueError as error:  # vitrine.toml is no TOML
         raise SettingsError(f"vitrine.toml can't be read: {error}") from error
+
+
+def started_by_torchrun() -> bool:
+    """Whether this is one of several processes that are to train together."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and int(os.environ["WORLD_SIZE"]) > 1

@@ -16,17 +16,21 @@ from model.network import NEGATIVE, POSITIVE, PolarityOutput
 
 @dataclass(frozen=True)
 class LossWeights:
-    """What each part of equation (10) counts for; K_PM counts 1."""
+    """What each part of equation (10) counts for."""
 
+    perception: float = 1.0
+    """Of K_PM; 1 in the paper."""
     regression: float = 1.0
     """μ₂, of K_RE."""
     fusion: float = 1.0
     """μ₁, of K_FN."""
     smoothing: float = 0.1
     """ε of equation (16): how much of the target comes from the branches."""
+    uniform: bool = False
+    """Ordinary label smoothing: ε is dealt evenly, not by the branches."""
 
     def __post_init__(self) -> None:
-        if min(self.regression, self.fusion) < 0 or not 0 <= self.smoothing < 1:
+        if min(self.perception, self.regression, self.fusion) < 0 or not 0 <= self.smoothing < 1:
             raise ValueError(f"expected weights of at least 0 and smoothing in [0, 1), found {self}")
 
     def to_dict(self) -> dict[str, Any]:
@@ -70,11 +74,11 @@ def polarity_loss(
             not at all; the scale cancels.
     """
     logits, intensities, scores = (_widened(t) for t in (output.logits, output.intensities, output.branch_scores))
-    target = _smoothed_target(scores, labels, weights.smoothing)
+    target = _smoothed_target(torch.zeros_like(scores) if weights.uniform else scores, labels, weights.smoothing)
     perception = _mean(F.cross_entropy(scores, labels, reduction="none"), sample_weight)
     fusion = _mean(-(target * logits.log_softmax(dim=1)).sum(dim=1), sample_weight)
     regression = _mean(_intensity_error(intensities, labels), sample_weight)
-    total = perception + weights.fusion * fusion + weights.regression * regression
+    total = weights.perception * perception + weights.fusion * fusion + weights.regression * regression
     return Losses(total, perception, fusion, regression)
 
 

@@ -32,6 +32,12 @@ class NetworkConfig:
     """n: channels of each branch after its 1×1 convolution."""
     reduction: int = 16
     """r: how much narrower than n the bottlenecks of equations (2) and (5) are."""
+    channel_attention: bool = True
+    """Without it X_p of equation (3) is 1: N_p is the plain sum of the branch's channels."""
+    spatial_attention: bool = True
+    """Without it the gate of equation (8) is the constant ½ that it starts from."""
+    intensities_in_logits: bool = True
+    """Without it equation (9) is z = FC(GAP(G_o))."""
 
     def __post_init__(self) -> None:
         if self.backbone not in get_args(BackboneName):
@@ -95,9 +101,10 @@ class PolarityIntensityPerception(nn.Module):
     The network has two of them, which share nothing.
     """
 
-    def __init__(self, in_channels: int, channels: int, reduction: int) -> None:
+    def __init__(self, in_channels: int, channels: int, reduction: int, *, channel_attention: bool = True) -> None:
         super().__init__()
         narrow = max(1, channels // reduction)
+        self.weighs_channels = channel_attention
         self.adjust = nn.Conv2d(in_channels, channels, kernel_size=1)
         self.channel_attention = nn.Sequential(
             nn.Linear(channels, narrow), nn.ReLU(), nn.Linear(narrow, channels), nn.Sigmoid()
@@ -112,7 +119,7 @@ class PolarityIntensityPerception(nn.Module):
         """B×C×h×w, the backbone's maps G."""
         adjusted: Tensor = self.adjust(features)
         pooled = pool(adjusted)
-        weights: Tensor = self.channel_attention(pooled)
+        weights: Tensor = self.channel_attention(pooled) if self.weighs_channels else torch.ones_like(pooled)
         summed = torch.einsum("bc,bchw->bhw", weights, adjusted).unsqueeze(1)
         return BranchOutput(
             score=adjusted.amax(dim=(2, 3)).mean(dim=1),
@@ -124,19 +131,22 @@ class PolarityIntensityPerception(nn.Module):
 class EmotionFeatureFusion(nn.Module):
     """What both branches saw, laid over the backbone's maps and classified. Equations (8) and (9)."""
 
-    def __init__(self, in_channels: int) -> None:
+    def __init__(self, in_channels: int, *, spatial_attention: bool = True, intensities_in_logits: bool = True) -> None:
         super().__init__()
+        self.spatial_attention, self.intensities_in_logits = spatial_attention, intensities_in_logits
         self.classify = nn.Linear(in_channels, 2)
 
     def fuse(self, features: Tensor, attention: Tensor) -> Tensor:
         """G_o = G + σ(N_m + N_t) ⊗ G, equation (8): B×C×h×w from itself and B×2×h×w."""
-        gate = attention.sum(dim=1, keepdim=True).sigmoid()
+        gate = attention.sum(dim=1, keepdim=True).sigmoid() if self.spatial_attention else 0.5
         return features + gate * features
 
     def forward(self, features: Tensor, attention: Tensor, intensities: Tensor) -> tuple[Tensor, Tensor]:
         """Logits B×2 of equation (9) and the embedding B×E of equations (17) and (18)."""
         pooled = pool(self.fuse(features, attention))
-        logits: Tensor = self.classify(pooled) + intensities
+        logits: Tensor = self.classify(pooled)
+        if self.intensities_in_logits:
+            logits = logits + intensities
         # In bfloat16 a "unit" vector would miss norm 1 by up to half a percent.
         return logits, F.normalize(pooled.to(torch.promote_types(pooled.dtype, torch.float32)), dim=1)
 
@@ -144,14 +154,23 @@ class EmotionFeatureFusion(nn.Module):
 class PolarityNetwork(nn.Module):
     """The whole model. Any picture of at least 32×32 pixels goes in."""
 
-    def __init__(self, config: NetworkConfig) -> None:
+    def __init__(self, config: NetworkConfig, backbone: nn.Module | None = None) -> None:
+        """`backbone` takes the place of the one that `config` names: any module that makes B×C×h×w maps of
+        pictures and, as torchvision's detection backbones do, says C in its attribute `out_channels`.
+        """
         super().__init__()
         self.config = config
-        self.backbone, self.embedding_size = _backbone(config.backbone)
+        self.backbone = _resnet(config.backbone) if backbone is None else backbone
+        self.embedding_size = int(self.backbone.out_channels)  # type: ignore[arg-type]
         branch = (self.embedding_size, config.channels, config.reduction)
-        self.negative = PolarityIntensityPerception(*branch)
-        self.positive = PolarityIntensityPerception(*branch)
-        self.fusion = EmotionFeatureFusion(self.embedding_size)
+        self.negative, self.positive = (
+            PolarityIntensityPerception(*branch, channel_attention=config.channel_attention) for _ in range(2)
+        )
+        self.fusion = EmotionFeatureFusion(
+            self.embedding_size,
+            spatial_attention=config.spatial_attention,
+            intensities_in_logits=config.intensities_in_logits,
+        )
 
     def forward(self, pictures: Tensor) -> PolarityOutput:
         """B×3×H×W float, normalised.
@@ -170,8 +189,16 @@ class PolarityNetwork(nn.Module):
         return PolarityOutput(logits, intensities, scores, embedding, attention)
 
 
-def _backbone(name: BackboneName) -> tuple[nn.Sequential, int]:
-    """The fully convolutional ResNet under torchvision's state-dict names, and its channels C."""
+def start_attention(network: PolarityNetwork, scale: float = 1.0) -> None:
+    """Sets ρ's scale, equation (4). A network about to be trained starts at 1: from 0 its maps would hardly move."""
+    for branch in (network.negative, network.positive):
+        nn.init.constant_(branch.attention_norm.weight, scale)
+
+
+def _resnet(name: BackboneName) -> nn.Sequential:
+    """The fully convolutional ResNet under torchvision's state-dict names."""
     whole = getattr(resnet, name)(weights=None)
     parts = ((part, module) for part, module in whole.named_children() if part not in ("avgpool", "fc"))
-    return nn.Sequential(OrderedDict(parts)), int(whole.fc.in_features)
+    features = nn.Sequential(OrderedDict(parts))
+    features.out_channels = int(whole.fc.in_features)  # type: ignore[assignment]
+    return features

@@ -19,7 +19,14 @@ def native_bfloat16(device: torch.device) -> bool:
     return False
 
 
+def resolved_precision(device: torch.device, precision: Precision) -> Precision:
+    """What `auto` means on a device."""
+    if precision != "auto":
+        return precision
+    return "bfloat16" if native_bfloat16(device) else "float32"
+
+
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
     """The network's forward pass belongs inside, the losses outside."""
-    half = precision == "bfloat16" or (precision == "auto" and native_bfloat16(device))
+    half = resolved_precision(device, precision) == "bfloat16"
     return torch.autocast(device.type, torch.bfloat16, enabled=half)

@@ -3,45 +3,28 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lake.lake import Lake, open_lake
 from lake.versions import Action, Entry
+from model.distributed import Distributed
 from model.evaluation import Evaluation
-from model.examples import JpegExamples, Subset
 from model.gate import Decision, GatePolicy, decide
-from model.network import PolarityNetwork
+from model.precision import resolved_precision
 from model.predict import Predictor, choose_device
-from model.preprocessing import Preprocessing
-from model.recipe import TrainingConfig, recipe
-from model.split import split
 from model.training import EpochReport, train
 from tasks import progress
 from tasks.checkpoint import LakeCheckpoint
 from tasks.judging import HELD_OUT, PAGE, Measured, Trial, answers, draw_page, held_out_file, measure
-from tasks.labelled import Labelled, read_labelled
 from tasks.labels import LabelSnapshot
-from tasks.models import ModelCard, ModelChoice, load_network, new_network, read_card, seal_model
+from tasks.models import ModelCard, load_network, seal_model
+from tasks.preparation import Prepared, RetrainConfig, TrainingRequest, examples_of, prepare
+from tasks.torchrun import call_helpers, training_device
 from tasks.units import device_slot, unit
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class RetrainConfig:
-    """What is trained, on which share of the labels, and where."""
-
-    start: ModelChoice = field(default_factory=ModelChoice)
-    epochs: int | None = None  # None: as the recipe says
-    seed: int = 0
-    held_out_share: float = 0.25
-    validation_share: float = 0.1  # for the temperature of the calibration
-    device: str = "auto"
-    device_slot: str | None = None
-    decode_threads: int = os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
@@ -67,53 +50,60 @@ def train_candidate(
     """
     lake = open_lake(lake_uri)
     newest = lake.models.newest()
-    incumbent = _incumbent(lake, newest)
-    labelled = read_labelled(lake, labels, seed=config.seed)
-    sides = split(
-        labelled.labels,
-        labelled.groups,
-        held_out_share=config.held_out_share,
-        validation_share=config.validation_share,
-        seed=config.seed,
-    )
-    trial = Trial(labelled, sides)
-    network, preprocessing, started_from = _start(lake, incumbent, config.start)
-    training = _recipe(lake, started_from, config)
-    examples = _examples(labelled, preprocessing, config)
-    checkpoint = LakeCheckpoint(lake.store, labels.sha256, started_from, config.start, training, sides.train.tolist())
-    device = choose_device(config.device)
+    request = TrainingRequest(lake_uri, labels, config, None if newest is None else newest.current)
+    prepared = prepare(request)
+    checkpoint = _checkpoint(lake, request, prepared)
     with device_slot(config.device_slot):
-        train(
-            network,
-            Subset(examples, sides.train),
-            training,
-            device=device,
-            on_epoch=lambda report: _tell(report, labels.labelled),
-            checkpoint=checkpoint,
-        )
-        model = Predictor(network, preprocessing, device)
-        measured = measure(model, examples, trial)
-        against = _measure_incumbent(lake, incumbent, trial, config)
-    decision = _decide(trial, measured, against, policy, force_reason)
-    draft = lake.models.draft()
-    page = draw_page(
-        model,
-        examples,
-        trial,
-        version=draft.version,
-        candidate=measured,
-        incumbent=against,
+        distributed = call_helpers(request)
+        model = _train(prepared, request, checkpoint, distributed)
+        measured = measure(model, prepared.examples, prepared.trial)
+        against = _measure_incumbent(lake, prepared, config)
+    decision = _decide(prepared.trial, measured, against, policy, force_reason)
+    properties = _properties(prepared, request, measured, decision) | {"processes": distributed.world_size}
+    version = _write(lake, model, prepared, measured, against, decision, properties)
+    checkpoint.clear()
+    return Candidate(
+        version=version,
+        trained_on=len(prepared.training_side),
+        evaluation=measured.evaluation,
+        incumbent=None if against is None else against.evaluation,
         decision=decision,
-        training=training.to_dict(),
+        newest=newest,
     )
-    theirs = None if against is None else against.predictions
-    files = {HELD_OUT: held_out_file(trial, measured.predictions, theirs)}
-    files |= {} if page is None else {PAGE: page}
-    properties = {
+
+
+def _checkpoint(lake: Lake, request: TrainingRequest, prepared: Prepared) -> LakeCheckpoint:
+    """The same request finds the same checkpoint again."""
+    side = prepared.trial.sides.train.tolist()
+    asked_for = request.labels.sha256, prepared.started_from, request.config.start, prepared.training, side
+    return LakeCheckpoint(lake.store, *asked_for)
+
+
+def _train(
+    prepared: Prepared, request: TrainingRequest, checkpoint: LakeCheckpoint, distributed: Distributed
+) -> Predictor:
+    device = training_device(request.config.device)
+    train(
+        prepared.network,
+        prepared.training_side,
+        prepared.training,
+        device=device,
+        on_epoch=lambda report: _tell(report, request.labels.labelled),
+        checkpoint=checkpoint,
+        distributed=distributed,
+    )
+    return Predictor(prepared.network, prepared.examples.preprocessing, device)
+
+
+def _properties(prepared: Prepared, request: TrainingRequest, measured: Measured, decision: Decision) -> dict[str, Any]:
+    """What the manifest says of a training, beside the network itself."""
+    labels, sides = request.labels, prepared.trial.sides
+    precision = resolved_precision(training_device(request.config.device), prepared.training.precision)
+    return {
         "evaluation": measured.evaluation.to_dict(),
-        "incumbent": None if incumbent is None else incumbent.version,
+        "incumbent": request.incumbent,
         "decision": {"promote": decision.promote, "reasons": list(decision.reasons)},
-        "training": training.to_dict(),
+        "training": prepared.training.to_dict() | {"precision": precision},
         "labels": {
             "sha256": labels.sha256,
             "labelled": labels.labelled,
@@ -121,18 +111,36 @@ def train_candidate(
             "validation": len(sides.validation),
             "held_out": len(sides.held_out),
         },
-        "started_from": started_from,
+        "started_from": prepared.started_from,
     }
-    seal_model(draft, network.cpu(), preprocessing, trained=True, properties=properties, files=files)
-    checkpoint.clear()
-    return Candidate(
+
+
+def _write(
+    lake: Lake,
+    model: Predictor,
+    prepared: Prepared,
+    measured: Measured,
+    against: Measured | None,
+    decision: Decision,
+    properties: Mapping[str, Any],
+) -> int:
+    """The candidate as a sealed version, not yet in the log; its number."""
+    draft, trial = lake.models.draft(), prepared.trial
+    page = draw_page(
+        model,
+        prepared.examples,
+        trial,
         version=draft.version,
-        trained_on=len(sides.train),
-        evaluation=measured.evaluation,
-        incumbent=None if against is None else against.evaluation,
+        candidate=measured,
+        incumbent=against,
         decision=decision,
-        newest=newest,
+        training=properties["training"],
     )
+    theirs = None if against is None else against.predictions
+    files = {HELD_OUT: held_out_file(trial, measured.predictions, theirs)}
+    files |= {} if page is None else {PAGE: page}
+    seal_model(draft, model.network.cpu(), model.preprocessing, trained=True, properties=properties, files=files)
+    return draft.version
 
 
 @unit
@@ -164,74 +172,20 @@ def _decide(
     return replace(decision, promote=True, reasons=(f"forced: {force_reason}", *decision.reasons))
 
 
-def _examples(labelled: Labelled, preprocessing: Preprocessing, config: RetrainConfig) -> JpegExamples:
-    return JpegExamples(labelled.jpegs, labelled.labels, labelled.weights, preprocessing, threads=config.decode_threads)
-
-
-def _incumbent(lake: Lake, newest: Entry | None) -> ModelCard | None:
-    return None if newest is None or newest.current is None else read_card(lake, newest.current)
-
-
-def _start(lake: Lake, incumbent: ModelCard | None, choice: ModelChoice) -> tuple[PolarityNetwork, Preprocessing, str]:
-    """The network to train.
-
-    An untrained incumbent is what `init-model` chose as the start. A trained one lends its sizes but not its
-    weights: it has seen pictures that are held out now.
-    """
-    if incumbent is None or choice.weights is not None:
-        sizes = choice if incumbent is None else _sizes(incumbent, choice)
-        network, preprocessing = new_network(sizes)
-        return network, preprocessing, sizes.weights or "imagenet"
-    if not incumbent.trained and choice.backbone in (None, incumbent.network.backbone):
-        size = choice.image_size or incumbent.preprocessing.image_size
-        preprocessing = Preprocessing.from_dict(incumbent.preprocessing.to_dict() | {"image_size": size})
-        return load_network(lake, incumbent), preprocessing, f"model {incumbent.version}"
-    return _start_again(lake, incumbent, choice)
-
-
-def _recipe(lake: Lake, started_from: str, config: RetrainConfig) -> TrainingConfig:
-    """The recipe for these first weights. A first model's own start decides whether it is pretrained."""
-    origin = started_from
-    if origin.startswith("model "):
-        origin = str(read_card(lake, int(origin.removeprefix("model "))).properties["started_from"])
-    chosen = recipe(pretrained=origin != "random")
-    return replace(chosen, seed=config.seed, epochs=config.epochs or chosen.epochs)
-
-
-def _start_again(lake: Lake, incumbent: ModelCard, choice: ModelChoice) -> tuple[PolarityNetwork, Preprocessing, str]:
-    """From what the incumbent started from."""
-    origin = str(incumbent.properties["started_from"])
-    if origin.startswith("model ") and choice.backbone in (None, incumbent.network.backbone):
-        sized = replace(choice, image_size=_sizes(incumbent, choice).image_size)
-        return _start(lake, read_card(lake, int(origin.removeprefix("model "))), sized)
-    weights = "imagenet" if origin.startswith("model ") else origin
-    sizes = _sizes(incumbent, ModelChoice(choice.backbone, choice.image_size, weights, choice.seed))
-    network, preprocessing = new_network(sizes)
-    return network, preprocessing, weights
-
-
-def _sizes(incumbent: ModelCard, choice: ModelChoice) -> ModelChoice:
-    return ModelChoice(
-        backbone=choice.backbone or incumbent.network.backbone,
-        image_size=choice.image_size or incumbent.preprocessing.image_size,
-        weights=choice.weights,
-        seed=choice.seed,
-    )
-
-
 def _tell(report: EpochReport, pictures: int) -> None:
     """Progress in labelled pictures, so that the last epoch completes them."""
     logger.info("epoch %d of %d: loss %.4f", report.epoch, report.epochs, report.loss)
     progress.advance(pictures * report.epoch // report.epochs - pictures * (report.epoch - 1) // report.epochs)
 
 
-def _measure_incumbent(lake: Lake, incumbent: ModelCard | None, trial: Trial, config: RetrainConfig) -> Measured | None:
+def _measure_incumbent(lake: Lake, prepared: Prepared, config: RetrainConfig) -> Measured | None:
     """The incumbent on the same pictures; None where there is none that was trained."""
+    incumbent: ModelCard | None = prepared.incumbent
     if incumbent is None or not incumbent.trained:
         return None
-    examples = _examples(trial.labelled, incumbent.preprocessing, config)
+    examples = examples_of(prepared.trial.labelled, incumbent.preprocessing, config)
     model = Predictor(load_network(lake, incumbent), incumbent.preprocessing, choose_device(config.device))
-    return measure(model, examples, trial)
+    return measure(model, examples, prepared.trial)
 
 
 def describe(candidate: Candidate) -> Mapping[str, Any]:

@@ -252,6 +252,13 @@ MISUSES = [
     ("ingest --lake {new}", "no source: give the directory or s3://bucket/prefix of the pictures"),
     ("nightly --lake {lake}", "no source: give the directory"),
     ("retrain --lake {lake}", "no labels: give a CSV or Parquet file"),
+    (
+        "retrain {labels} --lake {lake} --recipe speed=9",
+        "--recipe: expected fields among batch_size, head_",
+    ),
+    ("retrain {labels} --lake {lake} --recipe head_rate=fast", "--recipe: "),
+    ("retrain {labels} --lake {lake} --recipe crop=2", "expected warmup_share, crop, colour_jitter and ema_decay in"),
+    ("retrain {labels} --lake {lake} --recipe fast", "--recipe: expected NAME=VALUE, found 'fast'"),
     ("ingest {source} --lake {new} --product-id-pattern (", "--product-id-pattern: not a regular expression"),
     ("ingest {source} --lake {new} --product-id-pattern a", "expected one group, the product's id, found 0"),
     ("ingest {source} --lake {new} --product-id-pattern (a)(b) --dry-run", "expected one group"),

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from model.losses import Losses, LossWeights, polarity_loss
@@ -160,3 +161,15 @@ def test_a_batch_of_no_weight_has_loss_0() -> None:
 def test_losses_of_a_bfloat16_network_are_float32() -> None:
     found = polarity_loss(output(dtype=torch.bfloat16), LABELS, LossWeights())
     assert {loss.dtype for loss in found} == {torch.float32}
+
+
+def test_uniform_smoothing_is_ordinary_label_smoothing() -> None:
+    made = output()
+    expected = F.cross_entropy(made.logits, LABELS, label_smoothing=0.3)
+    torch.testing.assert_close(polarity_loss(made, LABELS, LossWeights(smoothing=0.3, uniform=True)).fusion, expected)
+
+
+def test_a_zero_weight_takes_k_pm_out_of_the_total() -> None:
+    made = output()
+    found = polarity_loss(made, LABELS, LossWeights(perception=0.0))
+    torch.testing.assert_close(found.total, found.fusion + found.regression)

@@ -5,9 +5,11 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+import torchvision
 from torch import Tensor
 from torchvision.models import resnet
 
+from model.losses import LossWeights, polarity_loss
 from model.network import (
     NEGATIVE,
     POSITIVE,
@@ -18,6 +20,7 @@ from model.network import (
     PolarityNetwork,
     pool,
     probabilities,
+    start_attention,
 )
 
 SMALL = NetworkConfig(backbone="resnet18", channels=32, reduction=4)
@@ -229,3 +232,63 @@ def test_unknown_settings_are_errors() -> None:
         NetworkConfig.from_dict({"depth": 101})
     with pytest.raises(ValueError, match="resnet34"):
         NetworkConfig.from_dict({"backbone": "resnet34"})
+
+
+# Parts left out -------------------------------------------------------------------------------------------
+
+
+def test_without_channel_attention_every_channel_counts_one() -> None:
+    torch.manual_seed(7)
+    branch = PolarityIntensityPerception(24, 16, 4, channel_attention=False).eval()
+    torch.nn.init.ones_(branch.attention_norm.weight)
+    features = maps(2, 24, 3, 5)
+    expected = branch.adjust(features).sum(dim=1, keepdim=True) / (1 + branch.attention_norm.eps) ** 0.5
+    torch.testing.assert_close(branch(features).attention, expected)
+
+
+def test_without_spatial_attention_the_gate_is_one_half() -> None:
+    features = maps(2, 24, 3, 5)
+    fused = EmotionFeatureFusion(24, spatial_attention=False).fuse(features, maps(2, 2, 3, 5))
+    torch.testing.assert_close(fused, 1.5 * features)
+
+
+def test_without_intensities_in_logits_equation_9_is_the_classifier_alone() -> None:
+    torch.manual_seed(8)
+    fusion, features, attention = (
+        EmotionFeatureFusion(24, intensities_in_logits=False),
+        maps(2, 24, 3, 5),
+        maps(2, 2, 3, 5),
+    )
+    logits, _ = fusion(features, attention, maps(2, 2))
+    torch.testing.assert_close(logits, fusion.classify(pool(fusion.fuse(features, attention))))
+
+
+def test_a_plain_backbone_learns_from_the_class_alone() -> None:
+    """Then the branches get no gradient."""
+    torch.manual_seed(9)
+    config = NetworkConfig("resnet18", 32, 4, spatial_attention=False, intensities_in_logits=False)
+    network = PolarityNetwork(config)
+    weights = LossWeights(perception=0.0, regression=0.0, smoothing=0.0)
+    loss = polarity_loss(network(pictures(4)), torch.tensor([0, 1, 0, 1]), weights).total
+    loss.backward()  # type: ignore[no-untyped-call]
+    branches = [*network.negative.parameters(), *network.positive.parameters()]
+    assert not any(p.grad.any() for p in branches if p.grad is not None)
+    assert network.backbone.conv1.weight.grad.abs().sum() > 0  # type: ignore[union-attr,operator]
+
+
+def test_any_feature_extractor_can_stand_below_the_branches() -> None:
+    torch.manual_seed(10)
+    features = torchvision.models.mobilenet_v3_small(weights=None).features
+    features.out_channels = 576
+    network = PolarityNetwork(NetworkConfig(channels=32, reduction=4), features).eval()
+    output = network(pictures(side=64))
+    assert tuple(output.embedding.shape) == (2, 576)
+    assert tuple(output.attention.shape) == (2, 2, 2, 2)
+
+
+def test_attention_starts_at_the_scale_that_training_chooses(network: PolarityNetwork) -> None:
+    fresh = copy.deepcopy(network)
+    start_attention(fresh, 0.0)
+    assert not fresh(pictures()).attention.any()
+    start_attention(fresh)
+    torch.testing.assert_close(fresh(pictures()).attention, network(pictures()).attention)

@@ -27,7 +27,8 @@ from tasks.ingest import IngestConfig
 from tasks.judging import HELD_OUT, PAGE
 from tasks.labels import snapshot_labels
 from tasks.models import WEIGHTS, init_model
-from tasks.retrain import Candidate, RetrainConfig, record_decision, train_candidate
+from tasks.preparation import RetrainConfig
+from tasks.retrain import Candidate, record_decision, train_candidate
 from tests import small_lake
 from tests.small_lake import PRODUCT_ID_PATTERN, SMALL_MODEL
 
@@ -50,7 +51,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> tuple[Lake, list[DrawnPict
 def retrain(lake: Lake, labels: Path, *, epochs: int, policy: GatePolicy | None = None) -> tuple[Candidate, Decision]:
     """What `retrain-model` does up to the gate's decision."""
     snapshot = snapshot_labels.fn(lake.uri, str(labels), uuid.uuid4().hex)
-    config = replace(RETRAIN, epochs=epochs)
+    config = replace(RETRAIN, recipe={"epochs": epochs})
     candidate = train_candidate.fn(lake.uri, snapshot, config, policy or GatePolicy(), None)
     record_decision.fn(lake.uri, candidate)
     return candidate, candidate.decision
