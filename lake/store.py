@@ -173,6 +173,15 @@ class Store:
         """The paths of the objects below the prefix, sorted."""
         return sorted(found.path for page in self.pages(prefix) for found in page)
 
+    def folders(self, prefix: str) -> list[str]:
+        """The names of the folders right below the prefix, sorted; what lies in them is not listed."""
+        with _translated(self.uri, prefix):
+            if self.directory is not None:
+                path = self.directory / prefix
+                return sorted(each.name for each in path.iterdir() if each.is_dir()) if path.is_dir() else []
+            found = obstore.list_with_delimiter(self._backend, f"{prefix}/" if prefix else None)
+            return sorted(path.rstrip("/").rsplit("/", 1)[-1] for path in found["common_prefixes"])
+
     def delete(self, paths: list[str]) -> None:
         """Remove the objects; one that is gone already is no error."""
         for path in paths:

@@ -138,8 +138,7 @@ class Versions:
 
     def draft(self) -> Draft:
         """Claim the next version number. Two writers never get the same."""
-        folders = {path.split("/")[2] for path in self._store.names(f"{self.kind}/versions")}
-        version = max((int(name) for name in folders if re.fullmatch(r"\d{6,}", name)), default=0) + 1
+        version = max(self.claimed(), default=0) + 1
         while True:
             claim = {"write_id": uuid.uuid4().hex, "at": datetime.now(UTC).isoformat()}
             if self._put_once(_path(self.kind, version, CLAIM), claim):
@@ -239,14 +238,10 @@ class Versions:
         if version not in self.known():
             raise UnknownVersion(self._unknown(version))
 
-    def claims(self) -> dict[int, datetime]:
-        """When each version's number was claimed, sealed or not."""
-        paths = [path for path in self._store.names(f"{self.kind}/versions") if path.endswith(f"/{CLAIM}")]
-        bodies = [json.loads(self._store.get(path)) for path in paths]
-        return {
-            int(path.split("/")[2]): datetime.fromisoformat(body["at"])
-            for path, body in zip(paths, bodies, strict=True)
-        }
+    def claimed(self) -> list[int]:
+        """Every number that a writer ever claimed, oldest first, whatever became of it."""
+        folders = self._store.folders(f"{self.kind}/versions")
+        return sorted(int(name) for name in folders if re.fullmatch(r"\d{6,}", name))
 
     def read(self, version: int, name: str) -> bytes:
         """One file of a version, its size and sha256 verified. Raises CorruptFile, UnknownVersion."""

@@ -82,11 +82,16 @@ def rebuild(lake_uri: str, model_version: int | None = None, config: RebuildConf
     return found
 
 
-def publish(lake_uri: str, model_version: int | None = None, config: RebuildConfig = REBUILD) -> PublishedIndex | None:
+def publish(
+    lake_uri: str,
+    model_version: int | None = None,
+    config: RebuildConfig = REBUILD,
+    afresh: str | None = None,
+) -> PublishedIndex | None:
     """The same, without catalogue.duckdb."""
     lake, run_id = open_lake(lake_uri), uuid.uuid4().hex
     model = model_version or require_model(lake)
-    plan = plan_index.fn(lake_uri, model, run_id, config)
+    plan = plan_index.fn(lake_uri, model, run_id, config, afresh)
     if plan.rows == 0 and plan.newest is None:
         return None
     if plan.is_current and plan.same_as is not None:

@@ -104,6 +104,15 @@ def test_a_prefix_names_a_folder_and_not_its_namesakes(store: Store) -> None:
     assert store.names("absent") == []
 
 
+def test_folders_right_below_a_prefix_are_named_without_what_lies_in_them(store: Store) -> None:
+    for path in ("a/two/x", "a/one/deep/y", "a/file", "ab/other/z"):
+        store.put(path, b"")
+    assert store.folders("a") == ["one", "two"]
+    assert store.folders("a/one") == ["deep"]
+    assert store.folders("nothing") == []
+    assert store.folders("") == ["a", "ab"]
+
+
 def test_a_listing_tells_size_and_time_and_notices_a_change(store: Store) -> None:
     store.put("x", b"four")
     [[before]] = store.pages()

@@ -82,11 +82,12 @@ class VectorLake:
 
     def _commit(self, images: pa.Table, scores: pa.Table) -> None:
         run = uuid.uuid4().hex
-        if images.num_rows:
-            self.lake.images.commit([self.lake.images.write_part(images, run)], application_id=f"images-{run}")
         if scores.num_rows:
             part = self.lake.scores.write_part(scores, run, partition={"model_version": str(self.model)})
             self.lake.scores.commit([part], application_id=f"scores-{run}")
+        # Last, unlike a night, so that whoever plans meanwhile never sees a picture without its score.
+        if images.num_rows:
+            self.lake.images.commit([self.lake.images.write_part(images, run)], application_id=f"images-{run}")
 
 
 def _name(vector: Floats) -> str:
