@@ -30,7 +30,8 @@ from lake.errors import LakeError, ObjectExists, ObjectNotFound, StoreUnavailabl
 logger = logging.getLogger(__name__)
 
 LIST_CHUNK = 1000  # objects a page: S3's own page size
-RETRY_SECONDS = 60
+REQUEST_SECONDS = 30  # for one answer, its body included: a server that stalls is asked again
+RETRY_SECONDS = 60  # no further attempt after so long; between attempts obstore waits longer each time, by chance
 
 
 @dataclass(frozen=True)
@@ -267,7 +268,7 @@ def _open_s3(uri: str) -> Store:
         location.bucket,
         prefix=location.prefix or None,
         config=cast(Any, config),
-        client_options={"allow_http": location.allow_http},
+        client_options={"allow_http": location.allow_http, "timeout": timedelta(seconds=REQUEST_SECONDS)},
         retry_config={"max_retries": 6, "retry_timeout": timedelta(seconds=RETRY_SECONDS)},
         credential_provider=Boto3CredentialProvider(location.session),
     )

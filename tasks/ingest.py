@@ -11,9 +11,11 @@ import logging
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -31,8 +33,9 @@ from model.errors import Undecodable
 from model.images import PICTURE_SUFFIXES
 from tasks import progress
 from tasks.errors import CountsDisagree, SourceError
-from tasks.parallel import bounded_map
-from tasks.pictures import read_picture
+from tasks.pictures import StoredPicture, read_picture
+from tasks.pipeline import Lanes, Pipeline
+from tasks.stage_times import StageTime, Stopwatch
 from tasks.units import unit
 from tasks.workspace import Shard, in_tables, read_shard, write_shard
 
@@ -52,9 +55,6 @@ LISTING = pa.schema(
 )
 
 
-Fetched = tuple[dict[str, Any], bytes | Exception]  # a row of work, and its bytes or why there are none
-
-
 @dataclass(frozen=True)
 class IngestConfig:
     """What decides a picture's row, and how much is in flight."""
@@ -63,8 +63,9 @@ class IngestConfig:
     max_object_bytes: int = 64 * 2**20
     max_deleted_share: float = 0.5  # of the known pictures; more vanishing at once stops the run
     shard_pictures: int = 1024
-    fetch_threads: int = 16
+    fetch_threads: int = 64  # an object store answers many requests at once, each after tens of milliseconds
     decode_threads: int = os.cpu_count() or 1
+    bytes_in_flight: int = 128 * 2**20  # of one shard's objects
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,7 @@ class IngestPlan:
     ingested_at: datetime
     shards: tuple[Shard, ...]
     tombstones: tuple[Part, ...]
+    times: tuple[StageTime, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,16 @@ class IngestedShard:
     rejected: int
     failed: int  # could not be fetched; tried again the next night
     failed_known: int  # of these, the ones of which the table holds an earlier state
+    times: tuple[StageTime, ...] = field(default=(), compare=False)
+
+
+@dataclass(frozen=True)
+class ReadObject:
+    """What was found out about one object by reading it."""
+
+    sha256: str | None = None  # None where it was not even fetched
+    reason: str | None = None  # why it is no picture
+    picture: StoredPicture | None = None
 
 
 @unit
@@ -121,43 +133,27 @@ def ingest_shard(
     lake_uri: str, source: str, run_id: str, shard: Shard, ingested_at: datetime, config: IngestConfig
 ) -> IngestedShard:
     """Fetch and decode the shard's pictures and write them as one part, not yet committed."""
-    lake, pictures = open_lake(lake_uri), open_store(source)
-    work = read_shard(lake.store, shard).to_pylist()
-
-    def fetch(row: dict[str, Any]) -> Fetched:
-        return row, _fetch(pictures, row, config)
-
-    def read(fetched: Fetched) -> dict[str, Any] | None:
-        made = _image_row(*fetched, config)
-        progress.advance(1)
-        return made
-
-    fetched = bounded_map(fetch, work, workers=config.fetch_threads, window=2 * config.fetch_threads)
-    decoded = bounded_map(
-        read, _until_hopeless(fetched), workers=config.decode_threads, window=2 * config.decode_threads
-    )
-    outcomes = list(zip(work, decoded, strict=True))
-    rows = [made | {"ingested_at": ingested_at} for _, made in outcomes if made is not None]
+    started, writing = time.perf_counter(), Stopwatch("write")
+    lake = open_lake(lake_uri)
+    work = read_shard(lake.store, shard)
+    found, times = _read_objects(open_store(source), work, config)
+    rows = _image_rows(work, found, ingested_at, config.product_id_pattern)
     parts = []
-    if rows:
-        table = pa.Table.from_pylist(rows, schema=IMAGES)
-        parts = [lake.images.write_part(table, f"{run_id}-{shard.number:05d}")]
+    if rows.num_rows:
+        with writing.busy():
+            parts = [lake.images.write_part(rows, f"{run_id}-{shard.number:05d}")]
+    elapsed = time.perf_counter() - started
     done = IngestedShard(
         parts=tuple(parts),
-        ingested=sum(row["status"] == "ok" for row in rows),
-        rejected=sum(row["status"] == "rejected" for row in rows),
-        failed=len(work) - len(rows),
-        failed_known=sum(row["known"] for row, made in outcomes if made is None),
+        ingested=sum(read is not None and read.picture is not None for read in found),
+        rejected=sum(read is not None and read.picture is None for read in found),
+        failed=found.count(None),
+        failed_known=sum(read is None and known for read, known in zip(found, work["known"].to_pylist(), strict=True)),
+        times=tuple(replace(spent, waiting_s=elapsed - spent.busy_s) for spent in (*times, writing.read())),
     )
     level = logging.WARNING if done.failed else logging.INFO
-    logger.log(
-        level,
-        "shard %d: %d ingested, %d rejected, %d not fetched",
-        shard.number,
-        done.ingested,
-        done.rejected,
-        done.failed,
-    )
+    message = "shard %d: %d ingested, %d rejected, %d not fetched, %.0f objects/s"
+    logger.log(level, message, shard.number, done.ingested, done.rejected, done.failed, work.num_rows / elapsed)
     return done
 
 
@@ -339,45 +335,86 @@ def _check_source(plan: IngestPlan, config: IngestConfig) -> None:
         )
 
 
-def _until_hopeless(fetched: Iterator[Fetched]) -> Iterator[Fetched]:
-    """The fetched objects, until so many in a row failed that the source itself must be gone."""
-    in_a_row = 0
-    for row, data in fetched:
-        in_a_row = in_a_row + 1 if isinstance(data, StoreUnavailable) else 0
-        if isinstance(data, StoreUnavailable) and in_a_row > MAX_FAILED_IN_A_ROW:
-            raise StoreUnavailable(f"{in_a_row} objects in a row could not be fetched, the last: {data}")
-        yield row, data
+def _read_objects(
+    pictures: Store, work: pa.Table, config: IngestConfig
+) -> tuple[list[ReadObject | None], tuple[StageTime, ...]]:
+    """What each object of the shard is, None where it could not be fetched; and how long the stages took."""
+    keys, sizes = work["image_key"].to_pylist(), work["size_bytes"].to_pylist()
+    too_large = [size > config.max_object_bytes for size in sizes]
+    outage = _Outage()
+
+    def fetch(number: int) -> bytes | LakeError | None:
+        if too_large[number]:
+            return None
+        return outage.watched(_fetched(pictures, keys[number]))
+
+    def read(number: int, data: bytes | LakeError | None) -> ReadObject | None:
+        progress.advance(1)
+        if data is None:
+            return ReadObject(reason=_too_large(sizes[number], config.max_object_bytes))
+        if isinstance(data, LakeError):
+            logger.info("%s was not fetched and will be tried again: %s", keys[number], data)
+            return None
+        return _read(data)
+
+    lanes = Lanes(config.fetch_threads, config.decode_threads, config.bytes_in_flight)
+    to_fetch = [0 if large else size for size, large in zip(sizes, too_large, strict=True)]
+    return Pipeline(to_fetch, fetch, read, lanes).run()
 
 
-def _fetch(pictures: Store, row: dict[str, Any], config: IngestConfig) -> bytes | Exception:
-    """The object's bytes, or why there are none: Undecodable for good, anything else for this night."""
-    if row["size_bytes"] > config.max_object_bytes:
-        limit = config.max_object_bytes // 2**20
-        return Undecodable(f"too large: {row['size_bytes'] / 2**20:.0f} MB, at most {limit} MB")
+def _fetched(pictures: Store, key: str) -> bytes | LakeError:
     try:
-        return pictures.get(row["image_key"])
+        return pictures.get(key)
     except LakeError as error:
         return error
 
 
-def _image_row(row: dict[str, Any], data: bytes | Exception, config: IngestConfig) -> dict[str, Any] | None:
-    """A row of `images`, without its time; None where the object could not be fetched."""
-    made: dict[str, Any] = {name: row[name] for name in LISTING.names}
-    made["product_id"] = product_id(row["image_key"], config.product_id_pattern)
-    if isinstance(data, bytes):
-        return made | {"sha256": hashlib.sha256(data).hexdigest()} | _decoded(data)
-    if isinstance(data, Undecodable):
-        return made | {"status": "rejected", "reason": data.reason}
-    logger.info("%s was not fetched and will be tried again: %s", row["image_key"], data)
-    return None
+class _Outage:
+    """Notices that the source itself is gone: so many objects in a row could not be fetched."""
+
+    def __init__(self) -> None:
+        self._in_a_row = 0
+        self._lock = threading.Lock()
+
+    def watched(self, fetched: bytes | LakeError) -> bytes | LakeError:
+        """What was fetched, as it is. Raises StoreUnavailable where nothing comes any more."""
+        with self._lock:
+            self._in_a_row = self._in_a_row + 1 if isinstance(fetched, StoreUnavailable) else 0
+        if isinstance(fetched, StoreUnavailable) and self._in_a_row > MAX_FAILED_IN_A_ROW:
+            raise StoreUnavailable(f"{self._in_a_row} objects in a row could not be fetched, the last: {fetched}")
+        return fetched
 
 
-def _decoded(data: bytes) -> dict[str, Any]:
+def _too_large(size_bytes: int, most_bytes: int) -> str:
+    return f"too large: {size_bytes / 2**20:.0f} MB, at most {most_bytes // 2**20} MB"
+
+
+def _read(data: bytes) -> ReadObject:
+    sha256 = hashlib.sha256(data).hexdigest()
     try:
-        picture = read_picture(data)
+        return ReadObject(sha256, picture=read_picture(data))
     except Undecodable as error:
-        return {"status": "rejected", "reason": error.reason}
-    return {"status": "ok"} | asdict(picture)
+        return ReadObject(sha256, error.reason)
+
+
+def _image_rows(
+    work: pa.Table, found: Sequence[ReadObject | None], ingested_at: datetime, pattern: str | None
+) -> pa.Table:
+    """Rows of `images` for the objects that could be fetched."""
+    listed = work.select(LISTING.names).filter(pa.array([read is not None for read in found], pa.bool_()))
+    reads = [read for read in found if read is not None]
+    pictures = [read.picture for read in reads]
+    columns: dict[str, Any] = {name: listed[name] for name in LISTING.names}
+    columns |= {
+        "sha256": [read.sha256 for read in reads],
+        "product_id": [product_id(key, pattern) for key in listed["image_key"].to_pylist()],
+        "status": ["rejected" if picture is None else "ok" for picture in pictures],
+        "reason": [read.reason for read in reads],
+        "ingested_at": pa.repeat(pa.scalar(ingested_at, UTC_TIME), len(reads)),
+    }
+    for name in ("width", "height", "format", "pixels"):
+        columns[name] = [getattr(picture, name, None) for picture in pictures]
+    return pa.table({name: columns[name] for name in IMAGES.names}, schema=IMAGES)
 
 
 def product_id(image_key: str, pattern: str | None) -> str | None:

@@ -400,6 +400,19 @@ def test_a_changed_picture_that_can_not_be_read_keeps_its_old_state_and_is_tried
     assert shop.live()["a.png"] == digest(new)
 
 
+def test_a_source_that_is_gone_stops_the_shard_long_before_its_end(shop: Shop, counting: Counting) -> None:
+    def unreachable(_: str) -> None:
+        raise StoreUnavailable("no answer")
+
+    for number in range(300):
+        shop.put(f"more/{number}.png", picture(1))
+    plan = shop.plan()
+    counting.before = unreachable
+    with pytest.raises(StoreUnavailable, match=r"^6\d objects in a row could not be fetched, the last: no answer$"):
+        ingest_shard.fn(shop.lake_uri, shop.source, "run", plan.shards[0], plan.ingested_at, INGEST)
+    assert len(counting.read) < 100
+
+
 def test_where_nothing_could_be_read_nothing_is_committed(shop: Shop, counting: Counting) -> None:
     counting.before = lambda path: (shop.folder / path).unlink()
     assert shop.ingest().counts == {"new": 3, "failed": 3}

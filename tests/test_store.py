@@ -2,10 +2,14 @@
 
 import logging
 import os
+import threading
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -496,3 +500,75 @@ def test_a_session_token_reaches_delta(aws: pytest.MonkeyPatch) -> None:
     assert "session_token" not in resolve_s3("bucket", "").credentials()
     aws.setenv("AWS_SESSION_TOKEN", "token")
     assert resolve_s3("bucket", "").credentials()["session_token"] == os.environ["AWS_SESSION_TOKEN"]
+
+
+# Servers that stall or stumble
+
+
+class Stumbling(BaseHTTPRequestHandler):
+    """Answers each object's first request as its name says, and any later one well."""
+
+    asked: ClassVar[Counter[str]] = Counter()
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        self.asked[self.path] += 1
+        first = self.asked[self.path] == 1
+        if "dead" in self.path or (first and "stalls" in self.path):
+            time.sleep(1.0)
+            self.close_connection = True
+            return
+        status = 503 if first and "busy" in self.path else 200
+        body = b"<Error/>" if status == 503 else b"the bytes"
+        wanted = self.headers.get("Range")  # obstore asks for the rest of a body that broke off
+        if wanted:
+            start = int(wanted.removeprefix("bytes=").split("-")[0])
+            status, whole, body = 206, len(body), body[start:]
+        self.send_response(status)
+        if wanted:
+            self.send_header("Content-Range", f"bytes {start}-{whole - 1}/{whole}")
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Last-Modified", "Wed, 01 Jul 2026 12:00:00 GMT")
+        self.send_header("ETag", '"1"')
+        self.end_headers()
+        if first and "trickles" in self.path:
+            self.wfile.write(body[:2])
+            self.wfile.flush()
+            time.sleep(1.0)
+            self.close_connection = True
+            return
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def stumbling(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """A store on such a server, with short deadlines."""
+    monkeypatch.setattr("lake.store.REQUEST_SECONDS", 0.3)
+    monkeypatch.setattr("lake.store.RETRY_SECONDS", 1.0)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Stumbling)
+    server.daemon_threads = True
+    Stumbling.asked.clear()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    yield open_store("s3://shop/pictures", check=False)
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("name", ["busy", "stalls", "trickles"])
+def test_an_object_whose_first_answer_fails_or_stalls_is_asked_for_again(stumbling: Store, name: str) -> None:
+    assert stumbling.get(f"{name}.jpg") == b"the bytes"
+    assert Stumbling.asked[f"/shop/pictures/{name}.jpg"] == 2
+
+
+def test_an_object_that_never_answers_ends_in_an_error_at_its_deadline(stumbling: Store) -> None:
+    started = time.monotonic()
+    with pytest.raises(StoreUnavailable, match="did not answer"):
+        stumbling.get("dead.jpg")
+    assert time.monotonic() - started < 8
+    assert Stumbling.asked["/shop/pictures/dead.jpg"] > 1
