@@ -420,9 +420,9 @@ def reading(file_bytes: int, spec: IndexSpec) -> Iterator[None]:
             faiss.set_deserialization_vector_byte_limit(before)
 
 
-def blocks(rows: int, dimension: int) -> Iterator[slice]:
-    """Cut rows into slices of at most 64 MiB of float32."""
-    step = max(1, BLOCK_BYTES // (4 * dimension))
+def blocks(rows: int, dimension: int, block_bytes: int = BLOCK_BYTES) -> Iterator[slice]:
+    """Cut rows into slices of at most so many bytes of float32."""
+    step = max(1, block_bytes // (4 * dimension))
     return (slice(start, min(start + step, rows)) for start in range(0, rows, step))
 
 
