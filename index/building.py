@@ -317,7 +317,9 @@ def as_compared(vectors: Floats, spec: IndexSpec) -> Floats:
     """Vectors as they are compared: of length 1 under cosine, unchanged under euclidean."""
     if spec.metric == "euclidean":
         return np.ascontiguousarray(vectors, dtype=np.float32)
-    unit: Floats = (vectors / _norms(vectors)[:, None]).astype(np.float32)
+    unit = np.empty(vectors.shape, dtype=np.float32)
+    for block in blocks(*vectors.shape):  # the division is done in float64, of which a training sample has too much
+        unit[block] = vectors[block] / _norms(vectors[block])[:, None]
     return unit
 
 

@@ -106,7 +106,7 @@ class Searcher:
             shards = [(directory / files[2], mask) for files, mask in zip(names, live, strict=True)]
             codes = _merged_codes(directory / description.trained, shards, spec)
         logger.info("opened %s: %d rows, %s", directory, keys.num_rows, spec.factory_string())
-        return cls(description, StoredVectors(vectors, live), keys, codes)
+        return cls(description, StoredVectors(vectors, live, unit=spec.metric == "cosine"), keys, codes)
 
     def __len__(self) -> int:
         return self.rows
@@ -174,6 +174,11 @@ class Searcher:
     def vectors(self, rows: npt.ArrayLike) -> Floats:
         """The vectors of rows, float32 N×D."""
         return self._gather(self._checked_rows(rows))
+
+    def similarity(self, row: int, others: npt.ArrayLike) -> Floats:
+        """How near other rows are to one, float32 N: the same number that a search for it gives."""
+        near: Floats = self._similarity(self.vectors([row]), self.vectors(others)[None])[0]
+        return near
 
     @property
     def imbalance(self) -> float:

@@ -16,15 +16,21 @@ Rows = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
 
 BLOCK_BYTES = 4 << 20  # of float32: they stay in the processor's cache between being widened and being compared
+SMALLEST = np.float32(1e-30)  # a squared length that no row has: its largest value is at least 1/√D
 FEW_ROWS = 500  # fewer are gathered quicker one by one than shard by shard
 
 
 class StoredVectors:
-    """The live rows of several shards, numbered from 0 without gaps in the shards' order."""
+    """The live rows of several shards, numbered from 0 without gaps in the shards' order.
 
-    def __init__(self, shards: Sequence[Halves], live: Sequence[Mask]) -> None:
+    With `unit` every vector is given length 1 again. Rounding to fp16 changes the length by as much as 3e-4 where few
+    dimensions hold most of it, and a cosine taken of that is wrong by more than nearly identical pictures differ.
+    """
+
+    def __init__(self, shards: Sequence[Halves], live: Sequence[Mask], *, unit: bool) -> None:
         """Take each shard's vectors, n×D, and one bool a row of it."""
         self._shards = shards
+        self._unit = unit
         self._at = [None if mask.all() else np.flatnonzero(mask) for mask in live]  # None: all of them
         counts = [int(np.count_nonzero(mask)) for mask in live]
         self._starts = np.cumsum([0, *counts])[:-1]
@@ -40,13 +46,13 @@ class StoredVectors:
         if len(rows) < FEW_ROWS:
             for line, (shard, row) in enumerate(zip(shards.tolist(), rows.tolist(), strict=True)):
                 halves[line] = self._shards[shard][self._stored(shard, row - self._starts[shard])]
-            return widen(halves)
+            return self._compared(halves)
         order = np.argsort(rows, kind="stable")
         ends = np.searchsorted(shards[order], np.arange(len(self._shards) + 1))
         for shard in np.flatnonzero(np.diff(ends)).tolist():
             here = order[ends[shard] : ends[shard + 1]]
             halves[here] = self._shards[shard][self._stored(shard, rows[here] - self._starts[shard])]
-        return widen(halves)
+        return self._compared(halves)
 
     def blocks(self, mask: Mask | None) -> Iterator[tuple[Rows, Floats]]:
         """Every row that `mask` keeps, a block at a time: the rows and their vectors."""
@@ -57,7 +63,14 @@ class StoredVectors:
             for block in blocks(len(kept), stored.shape[1], BLOCK_BYTES):
                 # A slice reads in one sweep; a list of rows makes numpy fetch them one by one.
                 at = block if in_one_sweep else self._stored(shard, kept[block])
-                yield kept[block] + start, widen(stored[at])
+                yield kept[block] + start, self._compared(stored[at])
+
+    def _compared(self, halves: Halves) -> Floats:
+        vectors = widen(halves)
+        if self._unit:
+            squared = np.vecdot(vectors, vectors)[:, None]  # row by row, so the same whatever else is gathered
+            vectors /= np.sqrt(np.maximum(squared, SMALLEST), out=squared)
+        return vectors
 
     def _stored(self, shard: int, rows: Any) -> Any:
         """Where a shard's live rows, or one of them, lie in its file."""

@@ -68,6 +68,7 @@ def truth(vectors: Floats, queries: Floats, k: int, metric: str = "cosine") -> t
     """Exact search, one line of numpy a step, over the vectors as fp16 keeps them."""
     kept = vectors.astype(np.float16).astype(np.float64)
     if metric == "cosine":
+        kept /= np.linalg.norm(kept, axis=1, keepdims=True)
         similarity = ((queries / np.linalg.norm(queries, axis=1, keepdims=True)) @ kept.T).clip(-1, 1)
     else:
         similarity = -np.linalg.norm(queries[:, None].astype(np.float64) - kept[None], axis=2)
@@ -187,6 +188,18 @@ def test_equally_near_rows_come_in_row_order(tmp_path: Path) -> None:
     searcher = build(tmp_path, np.repeat(clustered(3, 8, seed=0), 4, axis=0), IndexSpec("flat", 8), shards=[5, 7])
     found = searcher.search(searcher.vectors([9]), 4)
     assert found.rows.tolist() == [[8, 9, 10, 11]]
+
+
+def test_a_copy_has_cosine_one_though_fp16_rounds_its_length(tmp_path: Path) -> None:
+    """One dimension holds nearly all of the length, as after an untrained network."""
+    vectors = clustered(300, 64, seed=0)
+    vectors[:, 3] += np.linspace(5, 6, 300)
+    searcher = build(tmp_path, vectors, ivfpq(nlist=4), shards=[200, 100])
+    unit = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    assert np.abs(np.linalg.norm(unit.astype(np.float16).astype(np.float64), axis=1) - 1).max() > 1e-4
+    for search in (searcher.search, searcher.exact):
+        np.testing.assert_allclose(search(searcher.vectors(np.arange(300)), 1).similarity, 1, atol=1e-6)
+        np.testing.assert_allclose(search(vectors, 1).similarity, 1, atol=1e-5)
 
 
 def test_cosine_never_leaves_its_range(tmp_path: Path) -> None:
