@@ -67,11 +67,23 @@ class IngestParameters(_Parameters):
         )
 
 
-class ScoreParameters(_Parameters):
+class _Scoring(_Parameters):
+    """How the network is run."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"] | None = None
+    precision: Literal["auto", "float32", "bfloat16", "float16"] | None = Field(
+        None, description="In which numbers the network computes; auto: the fastest that the device is made for"
+    )
+    compile: Literal["auto", "always", "never"] | None = Field(
+        None, description="Compile the network first; auto: where the run is long enough to gain by it"
+    )
+    batch_size: int | None = Field(None, ge=1, description="Pictures a forward pass; what suits the device by default")
+
+
+class ScoreParameters(_Scoring):
     """`score-catalogue`: score every live picture that a model has not seen."""
 
     model_version: int | None = Field(None, ge=1, description="The model; the promoted one by default")
-    device: Literal["auto", "cpu", "cuda", "mps"] | None = None
 
     def score_config(self) -> ScoreConfig:
         """What the scoring tasks need."""
@@ -90,10 +102,9 @@ class RebuildParameters(_Parameters):
         return _rebuild_config(self.settings)
 
 
-class NightlyParameters(IngestParameters):
+class NightlyParameters(IngestParameters, _Scoring):
     """`nightly`: ingest, score and index, in this order."""
 
-    device: Literal["auto", "cpu", "cuda", "mps"] | None = None
     recall_target: float | None = Field(None, gt=0, le=1, description="Least recall@10, its lower 95 % bound")
 
     def score_config(self) -> ScoreConfig:
@@ -180,7 +191,10 @@ class RetrainParameters(_Parameters):
 def _score_config(settings: Settings) -> ScoreConfig:
     return ScoreConfig(
         device=settings.device,
+        precision=settings.precision,
+        compile=settings.compile,
         batch_size=settings.batch_size,
+        gpu_decode=settings.gpu_decode,
         shard_pictures=settings.shard_pictures,
         decode_threads=settings.decode_threads,
         device_slot=settings.device_slot,

@@ -11,7 +11,7 @@ from flows.running import each, running, threads
 from tasks.models import require_model
 from tasks.score import commit_scores, plan_scoring, score_shard
 
-SHARDS_AT_ONCE = 1  # one network is resident, and it uses the whole device
+SHARDS_AT_ONCE = 4  # one feeds the device, one is written, one is read ahead; and one for a second GPU
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def score_catalogue(parameters: ScoreParameters = ScoreParameters()) -> ScoreSum
         with run.stage("score", plan.to_score):
             shards = each(
                 plan.shards,
-                lambda shard: score_shard.submit(lake, version, run.run_id, shard, config),
+                lambda shard: score_shard.submit(lake, version, run.run_id, shard, config, plan.to_score),
                 key="score-progress",
                 what=f"Pictures scored under model {version}",
             )

@@ -52,7 +52,10 @@ class Settings(BaseSettings):
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     device_slot: str | None = None
-    batch_size: int = Field(64, ge=1)
+    batch_size: int | None = Field(None, ge=1)
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    compile: Literal["auto", "always", "never"] = "auto"
+    gpu_decode: bool = False
 
     recall_target: float = Field(0.99, gt=0, le=1)
     flat_below: int = Field(20_000, ge=0)

@@ -6,7 +6,9 @@ from typing import Literal
 import torch
 
 Precision = Literal["auto", "float32", "bfloat16"]
-FIRST_WITH_BFLOAT16 = (8, 0)  # CUDA's compute capability: Ampere
+ScoringPrecision = Literal["auto", "float32", "bfloat16", "float16"]
+FIRST_WITH_FLOAT16 = (7, 0)  # CUDA's compute capability: Volta, the first with tensor cores
+FIRST_WITH_BFLOAT16 = (8, 0)  # Ampere
 
 
 def native_bfloat16(device: torch.device) -> bool:
@@ -30,3 +32,14 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     """The network's forward pass belongs inside, the losses outside."""
     half = resolved_precision(device, precision) == "bfloat16"
     return torch.autocast(device.type, torch.bfloat16, enabled=half)
+
+
+def scoring_dtype(device: torch.device, precision: ScoringPrecision) -> torch.dtype:
+    """The float of a scoring network's backbone; `auto` is the smallest that the device has instructions for."""
+    if precision != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
+    if native_bfloat16(device):
+        return torch.bfloat16
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) >= FIRST_WITH_FLOAT16:
+        return torch.float16
+    return torch.float32

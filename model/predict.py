@@ -3,19 +3,32 @@
 Shapes: B pictures; S the side of `Preprocessing.image_size`; E the size of the embedding.
 """
 
+import copy
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from model.errors import ModelError
 from model.evaluation import POSITIVE_FROM
+from model.folding import Computed, fold_batchnorms
 from model.network import NEGATIVE, POSITIVE, PolarityNetwork, probabilities
+from model.precision import ScoringPrecision, scoring_dtype
 from model.preprocessing import Preprocessing
 
-Precision = Literal["float32", "bfloat16"]
+Answering = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+logger = logging.getLogger(__name__)
+
+MOST_AT_ONCE = 512  # pictures: a GPU gains nothing from larger batches
+SHARE_OF_MEMORY = 0.5  # of what a GPU has free: batches overlap, and others may come
 
 
 @dataclass(frozen=True)
@@ -36,9 +49,93 @@ class Predictions:
         """B: 1 where a picture counts as positive, by the threshold that evaluation uses."""
         return (self.polarity >= POSITIVE_FROM).astype(np.int64)
 
+    @classmethod
+    def concatenate(cls, parts: Sequence["Predictions"]) -> "Predictions":
+        """The rows of at least one part, in order."""
+        columns = ("polarity", "negative_intensity", "positive_intensity", "embedding")
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in columns))
+
+
+class ScoringNetwork(nn.Module):
+    """A copy of a trained network that only answers: from uint8 pixels to the four things that are kept."""
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self, network: PolarityNetwork, preprocessing: Preprocessing, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(network).eval().requires_grad_(False)
+        folded = fold_batchnorms(self.network.backbone)
+        self.network.backbone = folded if dtype == torch.float32 else Computed(folded, dtype)  # type: ignore[assignment]
+        # Kept on the device: a constant made afresh for each batch would wait for the batches before it.
+        self.register_buffer("shift", torch.tensor(preprocessing.mean).mul_(255).view(3, 1, 1))
+        self.register_buffer("scale", torch.tensor(preprocessing.std).mul_(255).view(3, 1, 1))
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Uint8 B×3×S×S → B×3 (polarity, negative and positive intensity) and B×E, float32."""
+        pictures = torch.sub(pixels, self.shift).div_(self.scale).contiguous(memory_format=torch.channels_last)
+        output = self.network(pictures)
+        intensities = output.intensities
+        scores = [probabilities(output)[:, POSITIVE], intensities[:, NEGATIVE], intensities[:, POSITIVE]]
+        return torch.stack(scores, dim=1), output.embedding
+
+
+class Pending:
+    """Predictions that a device is at work on."""
+
+    def __init__(self, scores: Tensor, embedding: Tensor, since: "_Clock") -> None:
+        self._scores, self._embedding = (_to_host(tensor) for tensor in (scores, embedding))
+        self._since, self._until = since, _Clock(scores.device)
+
+    def result(self) -> Predictions:
+        """Waits. Raises ModelError: the network gave something that is not a number, as damaged weights do."""
+        self._until.wait()
+        scores, embedding = self._scores.numpy(), self._embedding.numpy()
+        broken = int((~np.isfinite(scores).all(axis=1) | ~np.isfinite(embedding).all(axis=1)).sum())
+        if broken:
+            raise ModelError(
+                f"expected finite scores, found others for {broken} of {len(scores)} pictures: "
+                "roll back to an earlier model"
+            )
+        polarity, negative, positive = (np.ascontiguousarray(column) for column in scores.T)
+        return Predictions(polarity, negative, positive, embedding)
+
+    @property
+    def device_s(self) -> float:
+        """How long the device was at it, once there is a result."""
+        return self._until.seconds_after(self._since)
+
+
+class _Clock:
+    """A moment in a device's work."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._at = time.perf_counter()
+        self._event: torch.cuda.Event | None = None
+        if device.type == "cuda":
+            self._event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+            self._event.record(torch.cuda.current_stream(device))
+
+    def wait(self) -> None:
+        if self._event is not None:
+            self._event.synchronize()
+
+    def seconds_after(self, other: "_Clock") -> float:
+        if self._event is None or other._event is None:
+            return self._at - other._at
+        return float(other._event.elapsed_time(self._event)) / 1000
+
+
+def _to_host(tensor: Tensor) -> Tensor:
+    """On its way into memory that a GPU writes by itself, without anybody waiting for it."""
+    if tensor.device.type != "cuda":
+        return tensor.cpu()
+    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    return host.copy_(tensor, non_blocking=True)
+
 
 class Predictor:
-    """A network ready to score: moved to the device, in evaluation mode, channels last."""
+    """A network ready to score: moved to the device, in evaluation mode. Safe from several threads."""
 
     def __init__(
         self,
@@ -46,17 +143,31 @@ class Predictor:
         preprocessing: Preprocessing,
         device: str | torch.device = "cpu",
         *,
-        precision: Precision = "float32",
+        precision: ScoringPrecision = "float32",
     ) -> None:
         self.device = torch.device(device)
         self.preprocessing = preprocessing
-        self.precision = precision
+        self.dtype = scoring_dtype(self.device, precision)
         self.network = network.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        scoring = ScoringNetwork(self.network, preprocessing, self.dtype)
+        self._scoring = scoring.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._compiled: Answering | None = None
+        self._bucket = 0  # pictures that the compiled network takes at once
+        self._most: int | None = None  # pictures that fitted into memory after more did not
+        self._copying: torch.cuda.Stream | None = None
+        if self.device.type == "cuda":
+            self._copying = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+        self._starting = threading.Lock()
 
     @property
     def embedding_size(self) -> int:
         """E."""
         return int(self.network.embedding_size)
+
+    @property
+    def arithmetic(self) -> str:
+        """In which numbers the backbone computes, and whether it was compiled, in words."""
+        return str(self.dtype).removeprefix("torch.") + (", compiled" if self._compiled is not None else "")
 
     def predict(self, batch: NDArray[np.uint8]) -> Predictions:
         """Scores B×3×S×S; a picture's score does not depend on its batch beyond rounding.
@@ -65,45 +176,112 @@ class Predictor:
             ValueError: another shape or type than this network's preprocessing makes.
             ModelError: the network gave something that is not a number, as damaged weights do.
         """
-        self._check(batch)
-        if len(batch) == 0:
-            return _predictions(np.empty((0, 3), np.float32), np.empty((0, self.embedding_size), np.float32))
-        scores, embedding = self._run(batch)
-        broken = int((~np.isfinite(scores).all(axis=1) | ~np.isfinite(embedding).all(axis=1)).sum())
-        if broken:
-            raise ModelError(f"expected finite scores, found others for {broken} of {len(batch)} pictures")
-        return _predictions(scores, embedding)
-
-    @torch.inference_mode()
-    def _run(self, batch: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """B×3 (polarity, negative and positive intensity) and B×E."""
-        half = self.precision == "bfloat16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-            output = self.network(self._pixels(batch))
-        polarity = probabilities(output)[:, POSITIVE]
-        intensities = output.intensities.float()
-        scores = torch.stack([polarity, intensities[:, NEGATIVE], intensities[:, POSITIVE]], dim=1)
-        return scores.cpu().numpy(), output.embedding.float().cpu().numpy()
-
-    def _pixels(self, batch: NDArray[np.uint8]) -> torch.Tensor:
         # torch warns about arrays it may not write to, such as views of bytes.
-        tensor = torch.from_numpy(batch if batch.flags.writeable else batch.copy())
-        pixels = tensor.to(self.device, non_blocking=True)
-        return self.preprocessing.normalise(pixels).contiguous(memory_format=torch.channels_last)
+        return self.start(torch.from_numpy(batch if batch.flags.writeable else batch.copy())).result()
 
-    def _check(self, batch: NDArray[np.uint8]) -> None:
+    def start(self, pixels: Tensor) -> Pending:
+        """Hands B×3×S×S of uint8 to the device; a GPU works on it while the caller goes on.
+
+        A batch that does not fit into the device's memory is cut in halves, and so are those that follow.
+
+        Raises:
+            ValueError: another shape or type than this network's preprocessing makes.
+            ModelError: not even one picture fits.
+        """
+        self._check(pixels)
+        with torch.inference_mode():
+            there = self._on_device(pixels)
+            since = _Clock(self.device)
+            return Pending(*self._answers(there), since)
+
+    def compile(self, pictures: int) -> None:
+        """Compile for batches of so many pictures and of fewer, which are filled up. Takes a minute or more.
+
+        Raises:
+            ModelError: torch could not compile; the network answers as before.
+        """
+        # Freezing lets the CPU's convolutions take in the activations and sums that follow them.
+        options: dict[str, Any] = {"freezing": self.device.type == "cpu"}
+        compiled = cast(Answering, torch.compile(self._scoring, dynamic=False, options=options))
         side = self.preprocessing.image_size
-        if batch.dtype != np.uint8 or batch.shape[1:] != (3, side, side):
-            raise ValueError(f"expected uint8 B×3×{side}×{side}, found {batch.dtype} {batch.shape}")
+        try:
+            with torch.inference_mode():
+                compiled(torch.zeros(pictures, 3, side, side, dtype=torch.uint8, device=self.device))
+        except Exception as error:  # a missing compiler, a full disk, a defect of the compiler: all end here
+            raise ModelError(f"torch could not compile the network, set compile to never: {error}") from error
+        self._compiled, self._bucket = compiled, pictures
 
+    def fitting_batch(self) -> int:
+        """How many pictures to score at once: what keeps the device busy and fits into its memory."""
+        side = self.preprocessing.image_size
+        if self.device.type != "cuda":
+            # Measured on two cores: larger ones fall out of the caches, smaller ones pay for every call.
+            return 64 if side <= 96 else 16
+        free, _ = torch.cuda.mem_get_info(self.device)
+        fitting = int(SHARE_OF_MEMORY * free / self._bytes_a_picture())
+        return int(min(MOST_AT_ONCE, 2 ** max(0, fitting.bit_length() - 1)))
 
-def _predictions(scores: NDArray[np.float32], embedding: NDArray[np.float32]) -> Predictions:
-    polarity, negative, positive = (np.ascontiguousarray(column) for column in scores.T)
-    return Predictions(polarity, negative, positive, embedding)
+    def _bytes_a_picture(self, pictures: int = 8) -> float:
+        side = self.preprocessing.image_size
+        torch.cuda.reset_peak_memory_stats(self.device)
+        before = torch.cuda.memory_allocated(self.device)
+        self.start(torch.zeros(pictures, 3, side, side, dtype=torch.uint8)).result()
+        return (torch.cuda.max_memory_allocated(self.device) - before) / pictures
+
+    def _on_device(self, pixels: Tensor) -> Tensor:
+        if self._copying is None:
+            return pixels.to(self.device)
+        with torch.cuda.stream(self._copying):
+            there = pixels.to(self.device, non_blocking=True)
+        stream = torch.cuda.current_stream(self.device)
+        stream.wait_stream(self._copying)
+        there.record_stream(stream)
+        return there
+
+    def _answers(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        count = len(pixels)
+        if count == 0:
+            return torch.empty(0, 3), torch.empty(0, self.embedding_size)
+        if self._most is not None and count > self._most:
+            return self._halves(pixels)
+        try:
+            return self._run(pixels)
+        except torch.OutOfMemoryError as error:
+            if count == 1:
+                raise ModelError(f"{self.device} has not the memory to score one picture: free some") from error
+        with self._starting:
+            self._compiled = None  # it takes whole buckets only
+            self._most = min(self._most or count, max(1, count // 2))
+        logger.warning(
+            "%s has not the memory for %d pictures at once: going on with %d", self.device, count, self._most
+        )
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return self._halves(pixels)
+
+    def _halves(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        first, second = (self._answers(half) for half in pixels.tensor_split(2))
+        return torch.cat([first[0], second[0]]), torch.cat([first[1], second[1]])
+
+    def _run(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        compiled, count = self._compiled, len(pixels)
+        if compiled is None or count > self._bucket:
+            scores, embedding = self._scoring(pixels)
+            return scores, embedding
+        filled = torch.zeros(self._bucket, *pixels.shape[1:], dtype=torch.uint8, device=pixels.device)
+        filled[:count] = pixels
+        scores, embedding = compiled(filled)
+        return scores[:count], embedding[:count]
+
+    def _check(self, pixels: Tensor) -> None:
+        side = self.preprocessing.image_size
+        if pixels.dtype != torch.uint8 or pixels.shape[1:] != (3, side, side):
+            kind = str(pixels.dtype).removeprefix("torch.")
+            raise ValueError(f"expected uint8 B×3×{side}×{side}, found {kind} {tuple(pixels.shape)}")
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` is CUDA where there is one, else Apple's MPS, else the CPU.
+    """`auto` is CUDA where there is one, else Apple's MPS, else the CPU. `cuda:1` is the second GPU.
 
     Raises:
         ModelError: the device is unknown or not on this machine.
@@ -111,9 +289,10 @@ def choose_device(name: str) -> torch.device:
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if name == "auto":
         return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if there[kind]))
-    if name not in there:
+    kind, _, number = name.partition(":")
+    if kind not in there or (number and not (kind == "cuda" and number.isdecimal())):
         raise ModelError(f"device: expected auto, cpu, cuda or mps, found {name!r}")
-    if not there[name]:
+    if not there[kind] or (number and int(number) >= torch.cuda.device_count()):
         found = ", ".join(kind for kind, available in there.items() if available)
         raise ModelError(f"device: expected {name} on this machine, found only {found}")
     return torch.device(name)

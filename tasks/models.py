@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -16,16 +15,18 @@ from lake.errors import LakeError, NoLake, ObjectNotFound
 from lake.lake import Lake, open_lake
 from lake.store import open_store
 from lake.versions import Draft, Entry
+from tasks.score_rows import CLASSES
 
 if TYPE_CHECKING:
     from model.network import NetworkConfig, PolarityNetwork
+    from model.precision import ScoringPrecision
     from model.predict import Predictor
     from model.preprocessing import Preprocessing
 
 WEIGHTS = "weights.safetensors"
-CLASSES = ("negative", "positive")  # the order of the network's two outputs
 
 _loading = threading.Lock()
+_resident: dict[tuple[str, str, str], Predictor] = {}
 
 
 @dataclass(frozen=True)
@@ -92,19 +93,37 @@ def load_network(lake: Lake, card: ModelCard) -> PolarityNetwork:
     return network
 
 
-def predictor(lake_uri: str, version: int, device: str) -> Predictor:
-    """The version ready to score on the device; the last one stays resident in this process."""
-    with _loading:
-        return _predictor(lake_uri, version, device)
+def predictor(lake_uri: str, version: int, device: str, precision: ScoringPrecision = "auto") -> Predictor:
+    """The version ready to score on the device; one model's predictors stay resident in this process.
 
-
-@lru_cache(maxsize=1)
-def _predictor(lake_uri: str, version: int, device: str) -> Predictor:
+    Of several GPUs `cuda:1` is the second.
+    """
     from model.predict import Predictor, choose_device
 
     lake = open_lake(lake_uri)
-    card = read_card(lake, version)
-    return Predictor(load_network(lake, card), card.preprocessing, choose_device(device))
+    # By content: a lake may be made anew at the same place.
+    content = next(file.sha256 for file in lake.models.manifest(version).files if file.name == WEIGHTS)
+    there = choose_device(device)
+    key = (content, str(there), precision)
+    with _loading:
+        if key not in _resident:
+            for other in [other for other in _resident if other[0] != content]:
+                del _resident[other]
+            card = read_card(lake, version)
+            _resident[key] = Predictor(load_network(lake, card), card.preprocessing, there, precision=precision)
+        return _resident[key]
+
+
+def usable_devices(device: str) -> list[str]:
+    """What `auto` or a kind of device comes to on this machine: every GPU that there is, or the one device."""
+    import torch
+
+    from model.predict import choose_device
+
+    chosen = choose_device(device)
+    if chosen.type == "cuda" and chosen.index is None:
+        return [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    return [str(chosen)]
 
 
 def write_model(

@@ -52,4 +52,6 @@ def embed(data: bytes, lake_uri: str, model_version: int, device: str) -> np.nda
 
 def prepare(pixels: bytes, model: Predictor) -> np.ndarray:
     """Stored pixels as the network wants them: uint8 3×S×S."""
-    return model.preprocessing.resize(decode(pixels).rgb)
+    from model.stored_pixels import prepare
+
+    return prepare(pixels, model.preprocessing)

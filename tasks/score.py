@@ -8,33 +8,31 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+import threading
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from lake import catalogue
 from lake.lake import Lake, open_lake
 from lake.store import Store
-from lake.tables import SCORES, Part, round_to_bfloat16
-from model.errors import ModelError
+from lake.tables import Part
 from tasks import progress
 from tasks.errors import CountsDisagree
-from tasks.models import CLASSES, predictor
-from tasks.parallel import bounded_map
-from tasks.pictures import prepare
-from tasks.units import device_slot, unit
+from tasks.models import predictor, usable_devices
+from tasks.score_rows import Opener, read_pixels, score_rows
+from tasks.stage_times import StageTime
+from tasks.units import shared_device_slot, unit
 from tasks.workspace import Shard, in_tables, read_shard, write_shard
 
-if TYPE_CHECKING:
-    from model.predict import Predictions, Predictor
+if TYPE_CHECKING:  # it brings torch, which a night without new pictures never needs
+    from tasks.scoring import Scorer
 
 logger = logging.getLogger(__name__)
 
+_making = threading.Lock()
+_scorers: dict[str, Scorer] = {}
 
 # One row for each content that the model has not scored, where its pixels lie.
 UNSCORED = """
@@ -48,12 +46,15 @@ UNSCORED = """
 
 @dataclass(frozen=True)
 class ScoreConfig:
-    """Where the network runs and how much is in flight."""
+    """Where the network runs and how much is in flight. None and "auto" leave it to the device."""
 
     device: str = "auto"
-    batch_size: int = 64
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    compile: Literal["auto", "always", "never"] = "auto"
+    batch_size: int | None = None
     shard_pictures: int = 2048
-    decode_threads: int = os.cpu_count() or 1
+    decode_threads: int = os.cpu_count() or 1  # ahead of a GPU; a CPU's cores decode and compute in turn
+    gpu_decode: bool = False
     device_slot: str | None = None  # a Prefect concurrency limit that GPU work holds
 
 
@@ -79,6 +80,8 @@ class ScoredShard:
 
     part: Part
     scored: int
+    times: tuple[StageTime, ...]
+    arithmetic: str  # in which numbers, as "bfloat16, compiled"
 
 
 @unit
@@ -101,25 +104,33 @@ def preview_scoring(lake: Lake, model_version: int) -> ScorePlan:
 
 
 @unit
-def score_shard(lake_uri: str, model_version: int, run_id: str, shard: Shard, config: ScoreConfig) -> ScoredShard:
-    """Predict the shard's pictures and write their scores as one part, not yet committed."""
+def score_shard(
+    lake_uri: str, model_version: int, run_id: str, shard: Shard, config: ScoreConfig, of: int = 0
+) -> ScoredShard:
+    """Predict the shard's pictures and write their scores as one part, not yet committed.
+
+    `of`: how many pictures the whole run scores, which decides whether compiling repays.
+    """
+    from model.predict import Predictions
+    from tasks.scoring import Watches
+
     lake = open_lake(lake_uri)
     rows = read_shard(lake.store, shard)
-    with device_slot(config.device_slot):
-        model = predictor(lake_uri, model_version, config.device)
-        prepared = bounded_map(
-            lambda pixels: prepare(pixels, model),
-            _read_pixels(lake.store, rows),
-            workers=config.decode_threads,
-            window=2 * config.batch_size,
+    with shared_device_slot(config.device_slot):
+        scorer = _resident_scorer(lake_uri, model_version, shard.number, config)
+        watches = Watches(scorer.workers)
+        jpegs = read_pixels(rows, _opener(lake.store), watches.read)
+        predictions = []
+        for some in scorer.score(jpegs, watches, pictures=rows.num_rows, of=of or rows.num_rows):
+            predictions.append(some)
+            progress.advance(len(some.polarity))
+    with watches.write.busy():
+        table = score_rows(rows, Predictions.concatenate(predictions))
+        part = lake.scores.write_part(
+            table, f"{run_id}-{shard.number:05d}", partition={"model_version": str(model_version)}
         )
-        predictions = [_predict(model, batch) for batch in _batches(prepared, config.batch_size)]
-    table = _score_rows(rows, predictions)
-    part = lake.scores.write_part(
-        table, f"{run_id}-{shard.number:05d}", partition={"model_version": str(model_version)}
-    )
     logger.info("shard %d: %d scored under model %d", shard.number, part.rows, model_version)
-    return ScoredShard(part, part.rows)
+    return ScoredShard(part, part.rows, watches.times(), scorer.model.arithmetic)
 
 
 @unit
@@ -141,64 +152,27 @@ def _count(sql: Any, model_version: int) -> ScorePlan:
     return ScorePlan(model_version, int(live), int(contents), int(contents) - int(unscored), ())
 
 
-def _read_pixels(store: Store, rows: pa.Table) -> Iterator[bytes]:
-    """The JPEGs of rows that are sorted by file, one row group in memory at a time."""
+def _resident_scorer(lake_uri: str, model_version: int, shard: int, config: ScoreConfig) -> Scorer:
+    """The scorer of the model on the device that the shard falls to; one a device stays with its network."""
+    from tasks.scoring import ScorerOptions, make_scorer
+
+    devices = usable_devices(config.device)
+    device = devices[shard % len(devices)]
+    model = predictor(lake_uri, model_version, device, config.precision)
+    options = ScorerOptions(config.batch_size, config.decode_threads, config.compile, config.gpu_decode)
+    with _making:
+        found = _scorers.get(device)
+        if found is None or found.model is not model or found.options != options:
+            found = _scorers[device] = make_scorer(model, options)
+        return found
+
+
+def _opener(store: Store) -> Opener:
+    """Local files are read where they lie, others into memory."""
     root = store.url().rstrip("/") + "/"
-    urls, numbers = rows["url"].to_pylist(), rows["row"].to_numpy()
-    start = 0
-    while start < len(urls):
-        end = start + urls[start:].count(urls[start])
-        path = urls[start].removeprefix(root)
-        yield from _read_rows(pq.ParquetFile(pa.BufferReader(store.get(path))), numbers[start:end])
-        start = end
 
+    def open_(url: str) -> Any:
+        path = url.removeprefix(root)
+        return store.directory / path if store.directory is not None else pa.BufferReader(store.get(path))
 
-def _read_rows(file: pq.ParquetFile, wanted: np.ndarray) -> Iterator[bytes]:
-    first = 0
-    for group in range(file.num_row_groups):
-        count = file.metadata.row_group(group).num_rows
-        inside = wanted[(wanted >= first) & (wanted < first + count)] - first
-        if len(inside):
-            pixels = file.read_row_group(group, columns=["pixels"])["pixels"]
-            yield from (pixels[int(row)].as_py() for row in inside)
-        first += count
-
-
-def _batches(prepared: Iterator[np.ndarray], size: int) -> Iterator[np.ndarray]:
-    batch: list[np.ndarray] = []
-    for picture in prepared:
-        batch.append(picture)
-        if len(batch) == size:
-            yield np.stack(batch)
-            batch = []
-    if batch:
-        yield np.stack(batch)
-
-
-def _predict(model: Predictor, batch: np.ndarray) -> Predictions:
-    predictions = model.predict(batch)
-    if not np.isfinite(predictions.embedding).all() or not np.isfinite(predictions.polarity).all():
-        raise ModelError("the model gives scores that are not numbers: roll back to an earlier version")
-    progress.advance(len(batch))
-    return predictions
-
-
-def _score_rows(rows: pa.Table, predictions: list[Predictions]) -> pa.Table:
-    """The predictions as rows of `scores`, without the partition column."""
-    embedding = round_to_bfloat16(np.concatenate([found.embedding for found in predictions]))
-    labels = np.concatenate([found.labels for found in predictions])
-    size = embedding.shape[1]
-    offsets = pa.array(np.arange(0, embedding.size + 1, size, dtype=np.int32))
-    columns = {
-        "image_key": rows["image_key"],
-        "sha256": rows["sha256"],
-        "polarity": np.concatenate([found.polarity for found in predictions]),
-        "label": pa.array(CLASSES).take(pa.array(labels)),
-        "positive_intensity": np.concatenate([found.positive_intensity for found in predictions]),
-        "negative_intensity": np.concatenate([found.negative_intensity for found in predictions]),
-        "embedding": pa.ListArray.from_arrays(
-            offsets, pa.array(embedding.reshape(-1)), type=SCORES.field("embedding").type
-        ),
-        "scored_at": pa.repeat(pa.scalar(datetime.now(UTC), SCORES.field("scored_at").type), rows.num_rows),
-    }
-    return pa.table(columns)
+    return open_

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import Future
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextvars import copy_context
 from typing import Any, ParamSpec, TypeVar
 
 from prefect import Task, task
@@ -64,3 +67,72 @@ def device_slot(name: str | None) -> Iterator[None]:
                 "or unset VITRINE_DEVICE_SLOT"
             ) from error
         yield
+
+
+class _SharedSlots:
+    """Slots of limits that several units of work in this process hold together, each limit's slot once.
+
+    A slot given back and asked for again between two shards would leave the device idle for seconds: Prefect's
+    server is asked again only now and then.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held: dict[str, tuple[int, ExitStack]] = {}
+
+    def take(self, name: str) -> None:
+        with self._lock:
+            count, held = self._held.get(name, (0, ExitStack()))
+            if count == 0:
+                held.enter_context(_in_its_own_thread(device_slot(name)))
+            self._held[name] = (count + 1, held)
+
+    def give_back(self, name: str) -> None:
+        with self._lock:
+            count, held = self._held.pop(name)
+            if count > 1:
+                self._held[name] = (count - 1, held)
+            else:
+                held.close()
+
+
+_shared_slots = _SharedSlots()
+
+
+@contextmanager
+def shared_device_slot(name: str | None) -> Iterator[None]:
+    """As `device_slot`, but units that overlap in this process hold one slot between them."""
+    if name is None:
+        yield
+        return
+    _shared_slots.take(name)
+    try:
+        yield
+    finally:
+        _shared_slots.give_back(name)
+
+
+@contextmanager
+def _in_its_own_thread(context: AbstractContextManager[None]) -> Iterator[None]:
+    """The context, entered and left by one thread, whoever asks for either: Prefect's are bound to their thread."""
+    leaving = threading.Event()
+    entered: Future[None] = Future()
+
+    def hold() -> None:
+        try:
+            with context:
+                entered.set_result(None)
+                leaving.wait()
+        except BaseException as error:
+            if entered.done():
+                raise
+            entered.set_exception(error)
+
+    holder = threading.Thread(target=copy_context().run, args=(hold,))
+    holder.start()
+    entered.result()
+    try:
+        yield
+    finally:
+        leaving.set()
+        holder.join()

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.parallel import bounded_map
+from tasks.parallel import bounded_map, read_ahead
 from tasks.workspace import in_tables
 
 
@@ -201,3 +201,38 @@ def test_regrouping_keeps_the_schema_and_nulls() -> None:
     tables = list(in_tables(iter([batch, batch]), 4))
     assert pa.concat_tables(tables).combine_chunks().equals(pa.Table.from_batches([batch, batch]).combine_chunks())
     assert all(table.schema.equals(schema) for table in tables)
+
+
+def test_reading_ahead_keeps_order_and_takes_no_more_than_it_may() -> None:
+    taken: list[int] = []
+
+    def source() -> Iterator[int]:
+        for number in range(20):
+            taken.append(number)
+            yield number
+
+    ahead = read_ahead(source(), 3)
+    assert next(ahead) == 0
+    time.sleep(0.05)
+    assert len(taken) <= 4
+    assert list(ahead) == list(range(1, 20))
+    assert list(read_ahead([], 3)) == []
+
+
+def test_a_source_that_fails_fails_where_its_item_was_due() -> None:
+    def source() -> Iterator[int]:
+        yield from range(5)
+        raise OSError("gone")
+
+    ahead = read_ahead(source(), 2)
+    assert [next(ahead) for _ in range(5)] == list(range(5))
+    with pytest.raises(OSError, match="gone"):
+        next(ahead)
+
+
+def test_a_consumer_that_stops_ends_the_reading() -> None:
+    ahead = read_ahead(iter(range(1_000_000)), 2)
+    next(ahead)
+    before = threading.active_count()
+    ahead.close()  # type: ignore[attr-defined]
+    assert threading.active_count() == before - 1

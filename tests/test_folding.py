@@ -1,0 +1,127 @@
+"""Folded, narrower and compiled networks agree with the trained one: the tolerances that docs/performance.md states."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from model.folding import fold_batchnorms
+from model.network import BackboneName, NetworkConfig, PolarityNetwork
+from model.precision import ScoringPrecision, scoring_dtype
+from model.predict import Predictions, Predictor
+from model.preprocessing import Preprocessing
+from model.stored_pixels import prepare
+from tasks.draw_catalogue import draw_catalogue
+from tasks.pictures import read_picture
+
+PREPROCESSING = Preprocessing(image_size=64)
+K = 10
+
+
+def lively(backbone: BackboneName) -> PolarityNetwork:
+    """A network whose BatchNorms have seen something: folding an untouched one would prove nothing."""
+    random = torch.Generator().manual_seed(5)
+    torch.manual_seed(5)
+    network = PolarityNetwork(NetworkConfig(backbone=backbone, channels=32, reduction=4))
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            size = module.num_features
+            module.running_mean = torch.randn(size, generator=random) * 0.2
+            module.running_var = torch.rand(size, generator=random) + 0.5
+            nn.init.uniform_(module.weight, 0.7, 1.1, generator=random)
+            nn.init.uniform_(module.bias, -0.2, 0.2, generator=random)
+    return network.eval()
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> NDArray[np.uint8]:
+    folder = tmp_path_factory.mktemp("pictures")
+    drawn = draw_catalogue(folder, products=30, views=4, size=64, broken=0)
+    stored = (read_picture(Path(folder, picture.image_key).read_bytes()).pixels for picture in drawn)
+    return np.stack([prepare(jpeg, PREPROCESSING) for jpeg in stored])
+
+
+def recall_of_neighbours(found: Predictions, expected: Predictions) -> float:
+    """How many of each picture's K nearest others are the same."""
+    near, truth = (
+        np.argsort(-(e @ e.T) + 2 * np.eye(len(e)), axis=1)[:, :K] for e in (found.embedding, expected.embedding)
+    )
+    return float(np.mean([len(set(a) & set(b)) / K for a, b in zip(near, truth, strict=True)]))
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
+@torch.no_grad()
+def test_a_folded_backbone_gives_the_same_features_without_batchnorms(backbone: BackboneName) -> None:
+    whole = lively(backbone).backbone
+    folded = fold_batchnorms(whole)
+    batch = torch.randn(3, 3, 96, 64, generator=torch.Generator().manual_seed(1))
+    expected = whole(batch)
+    torch.testing.assert_close(folded(batch), expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+    assert any(isinstance(module, nn.BatchNorm2d) for module in whole.modules())
+
+
+def test_float32_scores_are_those_of_the_network_as_trained(pictures: NDArray[np.uint8]) -> None:
+    network = lively("resnet18")
+    found = Predictor(network, PREPROCESSING).predict(pictures)
+    with torch.no_grad():
+        output = network(PREPROCESSING.normalise(torch.from_numpy(pictures)))
+    np.testing.assert_allclose(found.polarity, output.logits.softmax(1)[:, 1].numpy(), atol=1e-5)
+    np.testing.assert_allclose(found.embedding, output.embedding.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_a_narrower_float_keeps_polarity_and_neighbours(
+    pictures: NDArray[np.uint8], precision: ScoringPrecision
+) -> None:
+    network = lively("resnet18")
+    expected = Predictor(network, PREPROCESSING).predict(pictures)
+    found = Predictor(network, PREPROCESSING, precision=precision).predict(pictures)
+    assert found.polarity.std() > 0.003  # the network tells these pictures apart
+    np.testing.assert_allclose(found.polarity, expected.polarity, atol=0.01)
+    np.testing.assert_allclose(np.linalg.norm(found.embedding, axis=1), 1, rtol=1e-5)
+    assert recall_of_neighbours(found, expected) >= 0.97
+
+
+def test_a_narrower_float_scores_a_picture_alike_in_any_company(pictures: NDArray[np.uint8]) -> None:
+    model = Predictor(lively("resnet18"), PREPROCESSING, precision="bfloat16")
+    together = model.predict(pictures[:32])
+    for row in (0, 13, 31):
+        alone = model.predict(pictures[row : row + 1])
+        assert alone.polarity[0] == pytest.approx(together.polarity[row], abs=1e-3)
+        assert float(alone.embedding[0] @ together.embedding[row]) > 0.9999
+    np.testing.assert_array_equal(model.predict(pictures[:32]).polarity, together.polarity)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which(os.environ.get("CXX", "g++")) is None, reason="torch compiles with a C++ compiler")
+@pytest.mark.filterwarnings("default")  # torch's own, while it compiles
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_compiled_network_scores_as_the_same_network_does(
+    pictures: NDArray[np.uint8], precision: ScoringPrecision
+) -> None:
+    model = Predictor(lively("resnet18"), PREPROCESSING, precision=precision)
+    eager = model.predict(pictures[:24])
+    model.compile(16)
+    parts = [model.predict(pictures[start:stop]) for start, stop in ((0, 16), (16, 24))]  # the second is filled up
+    found = Predictions.concatenate(parts)
+    assert model.arithmetic == f"{precision}, compiled"
+    assert not (found.embedding == eager.embedding).all()  # it was indeed another program
+    np.testing.assert_allclose(found.polarity, eager.polarity, atol=0.01 if precision == "bfloat16" else 1e-4)
+    assert (found.embedding * eager.embedding).sum(axis=1).min() > (0.999 if precision == "bfloat16" else 0.999999)
+
+
+def test_auto_takes_the_smallest_float_that_the_device_is_made_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda, cpu = torch.device("cuda"), torch.device("cpu")
+    for capability, expected in (((9, 0), torch.bfloat16), ((7, 5), torch.float16), ((6, 1), torch.float32)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _device, found=capability: found)
+        assert scoring_dtype(cuda, "auto") == expected
+    for able, expected in (({"avx512_bf16": True}, torch.bfloat16), ({"avx2": True}, torch.float32)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=able: found)
+        assert scoring_dtype(cpu, "auto") == expected
+    assert scoring_dtype(cuda, "float32") == torch.float32
