@@ -47,6 +47,23 @@ class Backbone(StrEnum):
     resnet101 = "resnet101"
 
 
+class Precision(StrEnum):
+    """In which numbers a scoring network computes."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+class Compile(StrEnum):
+    """Whether the network is compiled before it scores."""
+
+    auto = "auto"
+    always = "always"
+    never = "never"
+
+
 class Device(StrEnum):
     """Where the network runs."""
 
@@ -81,6 +98,8 @@ DeletedOption = Annotated[
         "--max-deleted-share", min=0, max=1, help="Stop where more of the known pictures than this have vanished."
     ),
 ]
+
+
 DeviceOption = Annotated[Device | None, typer.Option(help="Where the network runs.", show_default="auto")]
 RecallOption = Annotated[
     float | None, typer.Option(min=0.01, max=1, help="Publish no index below this recall@10.", show_default="0.99")
@@ -144,12 +163,26 @@ def ingest(
 def score(
     model_version: Annotated[int | None, typer.Option(min=1, help="The promoted model by default.")] = None,
     device: DeviceOption = None,
+    precision: Annotated[
+        Precision | None, typer.Option(help="In which numbers the network computes.", show_default="auto")
+    ] = None,
+    compile_: Annotated[
+        Compile | None, typer.Option("--compile", help="Compile the network first.", show_default="auto")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="What suits the device by default.")] = None,
     dry_run: DryRunOption = False,
     lake: LakeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Score every live picture that the model has not seen."""
-    values = {"lake": lake, "model_version": model_version, "device": device}
+    values = {
+        "lake": lake,
+        "model_version": model_version,
+        "device": device,
+        "precision": precision,
+        "compile": compile_,
+        "batch_size": batch_size,
+    }
     from flows.summaries import print_plan, print_score
 
     if dry_run:

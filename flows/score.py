@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from prefect import flow
 
 from flows.parameters import ScoreParameters
 from flows.running import each, running, threads
 from tasks.models import require_model
-from tasks.score import commit_scores, plan_scoring, score_shard
+from tasks.score import ScoredShard, ScorePlan, commit_scores, plan_scoring, score_shard
+from tasks.stage_times import StageTime, merged
 
 SHARDS_AT_ONCE = 4  # one feeds the device, one is written, one is read ahead; and one for a second GPU
 
@@ -23,6 +24,9 @@ class ScoreSummary:
     contents: int
     already_scored: int
     scored: int
+    arithmetic: str | None = None  # in which numbers the network computed; None where it had nothing to do
+    pictures_per_second: float | None = None
+    times: tuple[StageTime, ...] = ()
 
 
 @flow(name="score-catalogue", task_runner=threads(SHARDS_AT_ONCE))
@@ -34,7 +38,7 @@ def score_catalogue(parameters: ScoreParameters = ScoreParameters()) -> ScoreSum
         run.lake.models.require(version)
         with run.stage("find unscored pictures"):
             plan = plan_scoring(lake, version, run.run_id, config)
-        with run.stage("score", plan.to_score):
+        with run.stage("score", plan.to_score) as stage:
             shards = each(
                 plan.shards,
                 lambda shard: score_shard.submit(lake, version, run.run_id, shard, config, plan.to_score),
@@ -43,13 +47,25 @@ def score_catalogue(parameters: ScoreParameters = ScoreParameters()) -> ScoreSum
             )
         with run.stage("commit scores"):
             commit_scores(lake, run.run_id, plan, shards)
-        summary = ScoreSummary(
-            version, plan.live, plan.contents, plan.already_scored, sum(shard.scored for shard in shards)
-        )
+        summary = _summarise(plan, shards, stage.seconds)
         run.count(**counts_of_score(summary))
     return summary
 
 
 def counts_of_score(summary: ScoreSummary) -> dict[str, int]:
     """The summary as columns of `runs`."""
-    return {name: value for name, value in asdict(summary).items() if name != "contents"}
+    return {name: getattr(summary, name) for name in ("model_version", "live", "already_scored", "scored")}
+
+
+def _summarise(plan: ScorePlan, shards: list[ScoredShard], seconds: float) -> ScoreSummary:
+    scored = sum(shard.scored for shard in shards)
+    return ScoreSummary(
+        model_version=plan.model_version,
+        live=plan.live,
+        contents=plan.contents,
+        already_scored=plan.already_scored,
+        scored=scored,
+        arithmetic=shards[-1].arithmetic if shards else None,
+        pictures_per_second=scored / seconds if scored else None,
+        times=merged(time_ for shard in shards for time_ in shard.times),
+    )

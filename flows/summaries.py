@@ -37,6 +37,9 @@ def print_score(found: ScoreSummary) -> None:
         f"score   {found.contents} different pictures: {found.already_scored} already scored, {found.scored} scored "
         f"under model {found.model_version}"
     )
+    if found.pictures_per_second is not None:
+        shares = ", ".join(f"{time_.name} {time_.busy_share:.0%}" for time_ in found.times)
+        console.print(f"        {found.pictures_per_second:.1f} pictures/s in {found.arithmetic}; busy: {shares}")
 
 
 def print_index(found: IndexSummary) -> None:

@@ -66,7 +66,7 @@ class ScoringNetwork(nn.Module):
         super().__init__()
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
         folded = fold_batchnorms(self.network.backbone)
-        self.network.backbone = folded if dtype == torch.float32 else Computed(folded, dtype)  # type: ignore[assignment]
+        self.network.backbone = folded if dtype == torch.float32 else Computed(folded, dtype)
         # Kept on the device: a constant made afresh for each batch would wait for the batches before it.
         self.register_buffer("shift", torch.tensor(preprocessing.mean).mul_(255).view(3, 1, 1))
         self.register_buffer("scale", torch.tensor(preprocessing.std).mul_(255).view(3, 1, 1))
