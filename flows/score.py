@@ -67,5 +67,8 @@ def _summarise(plan: ScorePlan, shards: list[ScoredShard], seconds: float) -> Sc
         scored=scored,
         arithmetic=shards[-1].arithmetic if shards else None,
         pictures_per_second=scored / seconds if scored else None,
-        times=merged(time_ for shard in shards for time_ in shard.times),
+        times=tuple(
+            StageTime(time_.name, time_.busy_s, max(0.0, seconds - time_.busy_s))
+            for time_ in merged(time_ for shard in shards for time_ in shard.times)
+        ),
     )

@@ -38,8 +38,8 @@ def print_score(found: ScoreSummary) -> None:
         f"under model {found.model_version}"
     )
     if found.pictures_per_second is not None:
-        shares = ", ".join(f"{time_.name} {time_.busy_share:.0%}" for time_ in found.times)
-        console.print(f"        {found.pictures_per_second:.1f} pictures/s in {found.arithmetic}; busy: {shares}")
+        busy = ", ".join(f"{time_.name} {time_.busy_s:.1f} s" for time_ in found.times)
+        console.print(f"        {found.pictures_per_second:.1f} pictures/s in {found.arithmetic}: {busy}")
 
 
 def print_index(found: IndexSummary) -> None:

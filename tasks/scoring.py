@@ -55,12 +55,11 @@ class Watches:
     def __init__(self, workers: int) -> None:
         self.read, self.write = Stopwatch("read pixels"), Stopwatch("write scores")
         self.prepare, self.infer = Stopwatch("prepare", workers=workers), Stopwatch("infer", workers=workers)
-        self.turn_s = 0.0  # how long the shard fed the device
 
     def times(self) -> tuple[StageTime, ...]:
-        """Of the shard's turn, what a stage did not work it waited; the wait for the turn is nobody's."""
+        """How long each was busy. How long it waited only the run knows: shards overlap."""
         found = (watch.read() for watch in (self.read, self.prepare, self.infer, self.write))
-        return tuple(StageTime(time_.name, time_.busy_s, max(0.0, self.turn_s - time_.busy_s)) for time_ in found)
+        return tuple(StageTime(time_.name, time_.busy_s, 0.0) for time_ in found)
 
 
 class Scorer(ABC):
@@ -89,7 +88,6 @@ class Scorer(ABC):
         waiting: deque[Future[Pending]] = deque()
         with ExitStack() as turn:
             turn.enter_context(self._turn)
-            started = time.perf_counter()
             self._get_ready(of)
             try:
                 for batch in chain([first], ahead):
@@ -97,7 +95,6 @@ class Scorer(ABC):
                     if len(waiting) >= self._window:
                         yield _finished(waiting.popleft(), watches)
                 turn.close()
-                watches.turn_s = time.perf_counter() - started
                 while waiting:
                     yield _finished(waiting.popleft(), watches)
             finally:
