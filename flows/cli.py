@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
@@ -18,6 +20,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 import typer
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from lake.lake import Lake
 
 # What every wrong use of the command line is; Typer does not export it.
@@ -423,6 +427,50 @@ def rollback(kind: Kind, version: int, lake: LakeOption = None, as_json: JsonOpt
     done = roll_back(opened, kind.value, version)
     write_catalogue(opened)
     _print(as_json, done, print_rolled_back)
+
+
+@app.command()
+def collect(
+    keep: Annotated[
+        int | None, typer.Option(min=1, help="Newest versions of each kind to keep.", show_default="5")
+    ] = None,
+    older_than: Annotated[
+        str | None,
+        typer.Option(metavar="AGE", help="Collect only versions unused for so long: 30d, 12h.", show_default="30d"),
+    ] = None,
+    dry_run: DryRunOption = False,
+    lake: LakeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove old versions and what killed runs left behind; never what readers use."""
+    from datetime import timedelta
+
+    from flows.settings import read_settings
+    from flows.summaries import print_collected
+    from lake.catalogue import write_catalogue
+    from lake.collection import CollectionPolicy
+    from lake.collection import collect as collect_garbage
+
+    settings, opened = read_settings(), _open(lake)
+    policy = CollectionPolicy(
+        keep=keep or settings.keep_versions,
+        older_than=timedelta(days=settings.keep_days) if older_than is None else _age(older_than),
+        longest_run=timedelta(hours=settings.longest_run_hours),
+    )
+    done = collect_garbage(opened, policy, dry_run=dry_run)
+    if not dry_run:
+        write_catalogue(opened)
+    _print(as_json, {"dry_run": dry_run, **asdict(done)}, print_collected)
+
+
+def _age(text: str) -> timedelta:
+    """An age such as 30d or 12h."""
+    from datetime import timedelta
+
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([dh])", text)
+    if match is None:
+        raise typer.BadParameter(f"--older-than: expected an age such as 30d or 12h, found {text!r}")
+    return timedelta(days=float(match[1])) if match[2] == "d" else timedelta(hours=float(match[1]))
 
 
 INTERRUPTED = 130  # what Typer makes of Ctrl-C

@@ -62,6 +62,10 @@ class Settings(BaseSettings):
     shard_vectors: int = Field(50_000, ge=1)
     masked_share: float = Field(0.2, ge=0, le=1)
 
+    keep_versions: int = Field(5, ge=1)
+    keep_days: float = Field(30, ge=0)
+    longest_run_hours: float = Field(72, ge=0)
+
     minimum_balanced_accuracy: float = Field(0.6, ge=0, le=1)
     credible_loss: float = Field(0.05, ge=0, le=1)
 

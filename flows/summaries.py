@@ -163,6 +163,19 @@ def print_rolled_back(found: RolledBack) -> None:
         console.print(found.note, markup=False)
 
 
+def print_collected(found: Mapping[str, Any]) -> None:
+    """What was removed, or would be."""
+    verb = "would remove" if found["dry_run"] else "removed"
+    for kind in ("indexes", "models"):
+        if found[kind]:
+            console.print(f"{kind:<8}{verb} {len(found[kind])} versions: {', '.join(map(str, found[kind]))}")
+    console.print(
+        f"files   {verb} {found['bytes'] / 1e6:.1f} MB: {found['version_files']} files of versions, "
+        f"{found['workspaces']} workspaces of dead runs, {found['checkpoints']} checkpoints, {found['table_parts']} "
+        "parts that no commit names"
+    )
+
+
 def print_demo(found: Demo) -> None:
     """What the demo found, and what to try next."""
     console.print(f"[bold]A shop of {found.pictures} pictures[/bold], drawn in {found.source}")

@@ -280,6 +280,9 @@ def describe_versions(versions: Versions, serving: int | None) -> list[dict[str,
     entries = versions.entries()
     current = entries[-1].current if entries else None
     newest = {entry.version: entry for entry in entries}
+    # A draft that a dead run left behind is only ever spoken of when it is collected.
+    named = {entry.version for entry in entries if entry.action != "collect"}
+    newest = {version: entry for version, entry in newest.items() if version in named}
     rows = []
     for version, manifest in zip(sorted(newest), versions.manifests(sorted(newest)), strict=True):
         entry = newest[version]

@@ -7,9 +7,11 @@ together, and carries the run's id so that a retried commit happens once.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -18,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lake.errors import LakeError, StoreUnavailable
-from lake.store import Store
+from lake.store import ObjectInfo, Store
 
 COMMIT_RETRIES = 100  # appends never conflict; delta-rs's own 15 were not enough for eight writers on S3
 UTC_TIME = pa.timestamp("us", tz="UTC")
@@ -178,6 +180,26 @@ class Table:
         """The number of the newest commit, −1 where the table does not exist yet."""
         table = self._open()
         return -1 if table is None else int(table.version())
+
+    def collect_parts(self, age: timedelta, *, dry_run: bool) -> list[ObjectInfo]:
+        """Delete the Parquet files older than `age` that no commit names: parts of killed runs. Returns them."""
+        from deltalake.exceptions import DeltaError
+
+        written = [found for page in self.store.pages(self.name) for found in page if found.path.endswith(".parquet")]
+        table = self._open()
+        if table is None:
+            return []  # young or old, they may still be committed by the run that makes the table
+        try:
+            gone = table.vacuum(
+                retention_hours=math.ceil(age / timedelta(hours=1)),
+                dry_run=dry_run,
+                enforce_retention_duration=False,
+                full=True,
+            )
+        except DeltaError as error:
+            raise StoreUnavailable(f"the {self.name} table could not be cleaned: {error}") from error
+        paths = {f"{self.name}/{unquote(path)}" for path in gone}
+        return [found for found in written if found.path in paths]
 
     def _file(self, row: dict[str, Any]) -> TableFile:
         path = f"{self.name}/{unquote(row['path'])}"

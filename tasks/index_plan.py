@@ -233,28 +233,29 @@ def _base(lake: Lake, plan: IndexPlan, config: RebuildConfig, damaged: set[int])
     known = lake.indexes.known()
     current = plan.newest.current if plan.newest is not None else None
     candidates = sorted(known, key=lambda version: (version == current, version), reverse=True)
-    reason = f"no index of model {plan.model_version} was published yet"
+    reasons = []
     for version in candidates:
         try:
             manifest = lake.indexes.manifest(version)
             if manifest.properties["model_version"] != plan.model_version:
                 continue
             if not _serves(_spec_of(manifest.properties), plan, config):
-                reason = f"{plan.rows} vectors want other parts than index {version} has: {plan.spec.factory_string()}"
+                parts = plan.spec.factory_string()
+                reasons.append(f"{plan.rows} vectors want other parts than index {version} has: {parts}")
                 continue
             description = parse_description(lake.indexes.read(version, DESCRIPTION), f"index {version}")
         except (LakeError, IndexingError) as error:
             logger.warning("index %d is passed over: %s", version, error)
             continue
         if version in damaged:
-            reason = f"index {version} is damaged"
+            reasons.append(f"index {version} is damaged")
         elif any(shard.rows is None for shard in description.shards):
-            reason = f"index {version} was made before shards were kept"
+            reasons.append(f"index {version} was made before shards were kept")
         elif lost := lake.indexes.missing(version, manifest.files):
-            reason = f"index {version} has lost {lost[0].path_from(version)}"
+            reasons.append(f"index {version} has lost {lost[0].path_from(version)}")
         else:
             return _Base(version, manifest, description), ""
-    return None, reason
+    return None, reasons[0] if reasons else f"no index of model {plan.model_version} was published yet"
 
 
 def _spec_of(properties: Any) -> IndexSpec:

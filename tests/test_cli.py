@@ -12,11 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from lake.lake import open_lake
 from lake.store import open_store
+from tests import small_lake
 from tests.small_lake import SmallLake, build
+from tests.vector_lake import VectorLake
 
 if TYPE_CHECKING:
     from tests.conftest import PrefectServer
@@ -280,6 +283,8 @@ MISUSES = [
     ("search --key {key} --polarity nan: --lake {lake}", "--polarity: expected MIN:MAX"),
     ("search --key {key} -k 0 --lake {lake}", "'-k'"),
     ("init-model --image-size 7 --lake {new}", "--image-size"),
+    ("collect --lake {lake} --older-than soon", "--older-than: expected an age such as 30d or 12h, found 'soon'"),
+    ("collect --lake {lake} --keep 0", "'--keep'"),
 ]
 
 
@@ -463,6 +468,7 @@ PRINTING = [
     "score --lake {lake} --dry-run",
     "rebuild-index --lake {lake} --dry-run",
     "nightly {source} --lake {lake} --dry-run",
+    "collect --lake {lake} --dry-run",
 ]
 
 
@@ -490,6 +496,23 @@ def test_a_first_model_and_a_rollback_print_json_too(run: Run, tmp_path: Path) -
         "kind": "models", "version": 1, "model_version": 1, "serving_model": 1, "serving_index": None, "note": "",
     }  # fmt: skip
     assert run("rollback", "models", "1", "--lake", lake).out.startswith("models rolled back to version 1")
+
+
+def test_collect_removes_what_it_said_it_would(run: Run, tmp_path: Path) -> None:
+    lake = VectorLake(str(tmp_path / "lake"), 8)
+    for night in range(3):
+        lake.change({f"{night}.jpg": np.eye(8, dtype=np.float32)[night]})
+        small_lake.publish(lake.uri)
+    arguments = ("collect", "--keep", "1", "--older-than", "0h", "--lake", lake.uri)
+    said, done = (json.loads(run(*arguments, *more, "--json").out) for more in (["--dry-run"], []))
+    assert said | {"dry_run": False} == done
+    assert (done["indexes"], done["models"], done["version_files"]) == ([1, 2], [], 4)
+    listed = json.loads(run("versions", "indexes", "--lake", lake.uri, "--json").out)
+    assert [row["status"] for row in listed] == ["collected", "collected", "accepted"]
+    gone = run("rollback", "indexes", "1", "--lake", lake.uri)
+    assert gone.code == 1
+    assert "version 1 was collected on" in told(gone)
+    assert run(*arguments).out.startswith("files   removed 0.0 MB: 0 files of versions")
 
 
 def test_status_says_what_the_small_lake_holds(run: Run, small: SmallLake) -> None:

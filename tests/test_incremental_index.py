@@ -278,3 +278,23 @@ def test_after_a_rollback_the_night_starts_from_what_readers_use(
     check(lake, catalogue)
     check_version_1 = Searcher.open(lake.lake.indexes.fetch(1, Path("nowhere")))
     assert len(check_version_1) == ROWS
+
+
+@pytest.mark.s3
+def test_on_s3_a_night_writes_and_fetches_what_changed(
+    s3_root: str, catalogue: Catalogue, vectors: Floats, tmp_path: Path
+) -> None:
+    lake, config = VectorLake(s3_root, DIMENSION), replace(CODED, cache=tmp_path)
+    lake.change(catalogue)
+    rebuild(lake, config)
+    cached = set(tmp_path.rglob("*.*"))
+    changed(lake, catalogue, {"00000.jpg": vectors[ROWS], "00001.jpg": None})
+    found = rebuild(lake, config)
+    assert (found.shards_kept, found.shards_written) == (3, 1)
+    fetched = {path.relative_to(tmp_path).as_posix().split("/", 2)[-1] for path in set(tmp_path.rglob("*.*")) - cached}
+    assert {path.split("/")[0] for path in fetched} == {"000002"}
+    searcher = Searcher.open(lake.lake.indexes.fetch(2, tmp_path))
+    assert sorted(searcher.table["image_key"].to_pylist()) == sorted(catalogue)
+    lake.lake.store.delete([lake.lake.indexes.path(1, "shard-00001.keys.parquet")])
+    changed(lake, catalogue, {"00002.jpg": vectors[ROWS + 1]})
+    assert rebuild(lake, config).built_because == "index 2 has lost ../000001/shard-00001.keys.parquet"

@@ -1,0 +1,163 @@
+"""Removes what nobody needs any more: old versions, what killed runs left behind, parts that no commit names.
+
+A version is collected by an entry in its log first and by deleting its files second: whoever publishes or rolls
+back meanwhile either comes first, and the version stays, or sees the entry and stops. Manifests, claims and log
+entries are kept: they are small, and a version's number is never used again.
+
+What no log names may belong to a run that is still at work, so it goes only when it is older than the longest run.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from lake.errors import LakeError, LostRace
+from lake.lake import Lake
+from lake.store import ObjectInfo
+from lake.versions import CLAIM, MANIFEST, Entry, Versions, known_among
+
+ATTEMPTS = 3  # a publication meanwhile moves the current version, and the plan is made again
+
+
+@dataclass(frozen=True)
+class CollectionPolicy:
+    """What is kept. A version goes when it is neither among the newest ones nor young."""
+
+    keep: int = 5  # newest accepted versions of each kind
+    older_than: timedelta = timedelta(days=30)  # since the log last spoke of a version
+    longest_run: timedelta = timedelta(days=3)  # what is younger and has no name may be in use
+
+    def __post_init__(self) -> None:
+        if self.keep < 1 or min(self.older_than, self.longest_run) < timedelta(0):
+            raise LakeError(f"expected to keep at least 1 version and ages of at least 0: {self}")
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What was removed, or would be."""
+
+    indexes: tuple[int, ...]
+    models: tuple[int, ...]
+    version_files: int
+    workspaces: int
+    checkpoints: int
+    table_parts: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class _Doomed:
+    """The versions of one kind that go, and the files that go with them or that nobody names."""
+
+    versions: list[int]
+    drafts: list[int]  # numbers that a dead run claimed and that no log names
+    files: list[ObjectInfo]
+
+
+def collect(lake: Lake, policy: CollectionPolicy, *, dry_run: bool = False, now: datetime | None = None) -> Collected:
+    """Remove what the policy does not keep.
+
+    Raises LostRace where others keep moving the current version meanwhile; what was said in the log holds, and the
+    next collection finishes it.
+    """
+    now = now or datetime.now(UTC)
+    before = now - policy.longest_run
+    # Indexes first: a model goes once no index that is kept names it.
+    indexes = _collect_versions(lake, lake.indexes, policy, now, needed=set(), dry_run=dry_run)
+    named = _models_named(lake, set(lake.indexes.known()) - set(indexes.versions))
+    models = _collect_versions(lake, lake.models, policy, now, needed=named, dry_run=dry_run)
+    workspaces = _dead_workspaces(lake, before)
+    checkpoints = [found for found in _objects(lake, "checkpoints") if _is_old(found, before)]
+    tables = (lake.images, lake.scores, lake.runs)
+    parts = [part for table in tables for part in table.collect_parts(policy.longest_run, dry_run=dry_run)]
+    versioned = [*indexes.files, *models.files]
+    loose = [*checkpoints, *(found for objects in workspaces.values() for found in objects)]
+    if not dry_run:
+        lake.store.delete([found.path for found in (*versioned, *loose)])
+    return Collected(
+        indexes=tuple(indexes.versions),
+        models=tuple(models.versions),
+        version_files=len(versioned),
+        workspaces=len(workspaces),
+        checkpoints=len(checkpoints),
+        table_parts=len(parts),
+        bytes=sum(found.size_bytes for found in (*versioned, *loose, *parts)),
+    )
+
+
+def expendable(entries: list[Entry], policy: CollectionPolicy, now: datetime, needed: set[int]) -> list[int]:
+    """The versions that a log names and that the policy lets go, oldest first; never the current or a needed one."""
+    if not entries:
+        return []
+    spoken_of = {entry.version: entry.at for entry in entries}
+    accepted = {entry.version: entry.sequence for entry in entries if entry.current == entry.version}
+    newest = sorted(accepted, key=lambda version: accepted[version], reverse=True)
+    kept = {*newest[: policy.keep], *needed, entries[-1].current}
+    return sorted(version for version in known_among(entries) - kept if spoken_of[version] <= now - policy.older_than)
+
+
+def _collect_versions(
+    lake: Lake, versions: Versions, policy: CollectionPolicy, now: datetime, *, needed: set[int], dry_run: bool
+) -> _Doomed:
+    """Say in the log which versions go; find what they leave behind."""
+    for attempt in range(ATTEMPTS):
+        entries = versions.entries()
+        going = expendable(entries, policy, now, needed)
+        doomed = _find_files(lake, versions, entries, set(going), now - policy.longest_run)
+        try:
+            for version in [] if dry_run else sorted({*going, *doomed.drafts}):
+                why = "its run is dead" if version in doomed.drafts else f"older than the newest {policy.keep}"
+                versions.append("collect", version, based_on=entries[-1] if entries else None, reason=why)
+        except LostRace:
+            if attempt == ATTEMPTS - 1:
+                raise
+            continue
+        return doomed
+    raise AssertionError("unreachable")
+
+
+def _find_files(lake: Lake, versions: Versions, entries: list[Entry], going: set[int], before: datetime) -> _Doomed:
+    """Files that no kept version names: those of collected versions at once, others when they are old enough."""
+    kept = known_among(entries) - going
+    collected = {entry.version for entry in entries if entry.action == "collect"} | going
+    referenced = {
+        versions.path(record.held_by(manifest.version), record.name)
+        for manifest in versions.manifests(sorted(kept))
+        for record in manifest.files
+    }
+    files: list[ObjectInfo] = []
+    drafts: dict[int, list[ObjectInfo]] = defaultdict(list)
+    for found in _objects(lake, f"{versions.kind}/versions"):
+        number, name = int(found.path.split("/")[2]), found.path.rsplit("/", 1)[-1]
+        if found.path in referenced or name in (CLAIM, MANIFEST):
+            continue
+        if number not in kept | collected:
+            drafts[number].append(found)
+        elif number in collected or _is_old(found, before):
+            files.append(found)
+    dead = {number: objects for number, objects in drafts.items() if all(_is_old(each, before) for each in objects)}
+    return _Doomed(sorted(going), sorted(dead), files + [each for objects in dead.values() for each in objects])
+
+
+def _models_named(lake: Lake, indexes: set[int]) -> set[int]:
+    """The models of these indexes."""
+    return {int(manifest.properties["model_version"]) for manifest in lake.indexes.manifests(sorted(indexes))}
+
+
+def _dead_workspaces(lake: Lake, before: datetime) -> dict[str, list[ObjectInfo]]:
+    """What runs left behind that were killed: every object of a run whose youngest one is old."""
+    runs: dict[str, list[ObjectInfo]] = defaultdict(list)
+    for found in _objects(lake, "work"):
+        runs[found.path.split("/")[1]].append(found)
+    return {run: objects for run, objects in runs.items() if all(_is_old(each, before) for each in objects)}
+
+
+def _objects(lake: Lake, prefix: str) -> Iterator[ObjectInfo]:
+    return (found for page in lake.store.pages(prefix) for found in page)
+
+
+def _is_old(found: ObjectInfo, before: datetime) -> bool:
+    return found.last_modified <= before
