@@ -77,6 +77,10 @@ class Device(StrEnum):
     mps = "mps"
 
 
+# Measured on photographs of groceries (docs/index.md): re-encoded, resized, slightly brightened or cropped copies lie
+# above it, different photographs of one product below.
+NEAR_DUPLICATE = 0.997
+
 LakeOption = Annotated[
     str | None,
     typer.Option("--lake", metavar="URI", help="A directory, file:///… or s3://bucket/prefix. [VITRINE_LAKE]"),
@@ -367,6 +371,32 @@ def search(
         chosen = device.value if device else settings.device
         found = search_by_picture(opened, picture, k, settings.cache_directory, chosen, filters)
     _print(as_json, found, print_found)
+
+
+@app.command()
+def near_duplicates(
+    threshold: Annotated[
+        float, typer.Option(min=0, max=1, help="Least cosine of two pictures that count as one.")
+    ] = NEAR_DUPLICATE,
+    limit: Annotated[int, typer.Option(min=0, help="Groups to show, the largest first.")] = 20,
+    across_products: Annotated[
+        bool, typer.Option("--across-products", help="Only groups that show more than one product.")
+    ] = False,
+    confirm: Annotated[
+        bool, typer.Option("--confirm/--no-confirm", help="Compare the pixels of each group's pictures too.")
+    ] = True,
+    lake: LakeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List groups of near-identical pictures in the published index."""
+    from flows.near_duplicates import find_near_duplicates
+    from flows.settings import read_settings
+    from flows.summaries import print_near_duplicates
+
+    cache = read_settings().cache_directory
+    options = {"across_products": across_products, "confirm": confirm}
+    found = find_near_duplicates(_open(lake), cache, threshold, limit, **options)
+    _print(as_json, found, print_near_duplicates)
 
 
 @app.command()

@@ -11,6 +11,7 @@ from flows.printing import cell, console, print_fields, print_rows
 if TYPE_CHECKING:
     from flows.demo import Demo
     from flows.ingest import IngestSummary
+    from flows.near_duplicates import DuplicatesFound
     from flows.nightly import NightSummary
     from flows.rebuild import IndexSummary
     from flows.retrain import RetrainSummary
@@ -114,6 +115,23 @@ def print_found(found: Found) -> None:
         console.print(f"{title}: the index holds no other picture that was asked for", markup=False)
         return
     print_rows(found.neighbours, NEIGHBOUR_COLUMNS, title=title, decimals=3)
+
+
+def print_near_duplicates(found: DuplicatesFound) -> None:
+    """How many pictures the index holds more than once, and the largest groups of them."""
+    console.print(
+        f"{found.pictures} pictures (index {found.index_version}, model {found.model_version}): {found.groups} groups "
+        f"of near-identical ones at a cosine of {found.threshold:g}; one of each kept, {found.superfluous} would go"
+    )
+    rows = [
+        {"group": number, "image_key": each.image_key, "product_id": each.product_id, "similarity": each.similarity}
+        for number, group in enumerate(found.shown, start=1)
+        for each in group.pictures
+    ]
+    if rows:
+        print_rows(rows, decimals=4)
+    if found.groups > len(found.shown):
+        console.print(f"… {found.groups - len(found.shown)} more groups; --limit shows more")
 
 
 def print_status(found: Mapping[str, Any]) -> None:

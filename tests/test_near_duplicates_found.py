@@ -1,0 +1,69 @@
+"""`near-duplicates` on real photographs, some of which are there again: re-encoded, smaller, under another product."""
+
+from pathlib import Path
+from shutil import copy
+
+import pytest
+from PIL import Image
+
+from flows.near_duplicates import DuplicatesFound, find_near_duplicates
+from lake.lake import Lake, open_lake
+from tasks.ingest import IngestConfig
+from tasks.models import init_model
+from tests import small_lake
+
+THRESHOLD = 0.997
+
+
+@pytest.fixture(scope="module")
+def shop(grocery: Path, tmp_path_factory: pytest.TempPathFactory) -> Lake:
+    folder = tmp_path_factory.mktemp("shop")
+    for product in sorted(path for path in (grocery / "images" / "train").glob("*/*") if path.is_dir())[:5]:
+        (place := folder / "pictures" / product.name).mkdir(parents=True)
+        for photograph in sorted(product.glob("*.jpg"))[:12]:
+            copy(photograph, place)
+        first, second = sorted(place.iterdir())[:2]
+        with Image.open(first) as picture:
+            picture.save(place / "first, re-encoded.jpg", quality=50)
+            picture.resize((picture.width * 2 // 3, picture.height * 2 // 3)).save(place / "first, smaller.jpg")
+        (other := folder / "pictures" / f"{product.name} (new)").mkdir()
+        copy(second, other / "second.jpg")
+    uri = str(folder / "lake")
+    init_model(uri, small_lake.SMALL_MODEL)
+    config = IngestConfig(small_lake.PRODUCT_ID_PATTERN, fetch_threads=2, decode_threads=2)
+    small_lake.ingest(uri, str(folder / "pictures"), config)
+    small_lake.score(uri)
+    small_lake.rebuild(uri)
+    return open_lake(uri)
+
+
+def found_in(lake: Lake, threshold: float = THRESHOLD, limit: int = 100, **options: bool) -> DuplicatesFound:
+    return find_near_duplicates(lake, Path("unused"), threshold, limit, **options)
+
+
+def names(found: DuplicatesFound) -> list[list[str]]:
+    return [[picture.image_key.rsplit("/", 1)[-1] for picture in group.pictures] for group in found.shown]
+
+
+@pytest.mark.parametrize("threshold", [THRESHOLD, 0.9])
+def test_exactly_the_copies_are_found_whatever_the_model_thinks_near(shop: Lake, threshold: float) -> None:
+    found = found_in(shop, threshold)
+    assert (found.pictures, found.groups, found.superfluous) == (75, 10, 15)
+    assert [len(group.pictures) for group in found.shown] == [3] * 5 + [2] * 5
+    for group in names(found)[:5]:
+        assert {"first, re-encoded.jpg", "first, smaller.jpg"} < set(group)
+    for group in names(found)[5:]:
+        assert "second.jpg" in group
+
+
+def test_one_photograph_used_for_two_products_can_be_asked_for(shop: Lake) -> None:
+    found = found_in(shop, across_products=True, limit=3)
+    assert (found.groups, found.superfluous, len(found.shown)) == (5, 5, 3)
+    for group in found.shown:
+        assert group.products == 2
+        assert [picture.similarity for picture in group.pictures] == pytest.approx([1, 1], abs=1e-5)
+
+
+def test_without_the_pixels_the_model_alone_decides(shop: Lake) -> None:
+    assert found_in(shop, 0.9, confirm=False).groups == 1  # an untrained network finds all photographs alike
+    assert names(found_in(shop, confirm=False)) == names(found_in(shop))
