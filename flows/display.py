@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from tasks import progress
+from tasks.stage_times import StageTime
 
 logger = logging.getLogger(__name__)
 
@@ -21,11 +22,12 @@ ARTIFACT_SECONDS = 2.0  # between two updates of a progress artifact
 
 @dataclass
 class Stage:
-    """One stage of a run and how long it took."""
+    """One stage of a run and how long it took; `times` tell what went on within it, where more is known."""
 
     name: str
     pictures: int = 0
     seconds: float = 0.0
+    times: tuple[StageTime, ...] = ()
 
 
 class _Terminal:

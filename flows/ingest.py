@@ -11,6 +11,7 @@ from flows.parameters import IngestParameters
 from flows.running import each, running, threads
 from lake.errors import StoreUnavailable
 from tasks.ingest import IngestedShard, IngestPlan, check_images, commit_images, ingest_shard, plan_ingest
+from tasks.stage_times import within
 
 logger = logging.getLogger(__name__)
 
@@ -38,15 +39,17 @@ def ingest_catalogue(parameters: IngestParameters = IngestParameters()) -> Inges
     """Find new, changed and deleted pictures, read them, and commit their rows in one transaction."""
     lake, source, config = parameters.lake_uri, parameters.source_uri, parameters.ingest_config()
     with running("ingest-catalogue", lake, source=source, create=True) as run:
-        with run.stage("list and compare"):
+        with run.stage("list and compare") as planning:
             plan = plan_ingest(lake, source, run.run_id, config)
-        with run.stage("fetch and decode", plan.new + plan.changed):
+        planning.times = plan.times
+        with run.stage("fetch and decode", plan.new + plan.changed) as reading:
             shards = each(
                 plan.shards,
                 lambda shard: ingest_shard.submit(lake, source, run.run_id, shard, plan.ingested_at, config),
                 key="ingest-progress",
                 what="Pictures fetched and decoded",
             )
+        reading.times = within((spent for shard in shards for spent in shard.times), reading.seconds)
         with run.stage("commit images"):
             commit_images(lake, run.run_id, plan, shards)
             live = check_images(lake, plan, shards)

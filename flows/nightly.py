@@ -13,15 +13,20 @@ from flows.running import running
 from flows.score import ScoreSummary, counts_of_score, score_catalogue
 from tasks.errors import CountsDisagree
 from tasks.models import require_model
+from tasks.stage_times import StageTime, bottleneck
 
 
 @dataclass(frozen=True)
 class NightSummary:
-    """One night."""
+    """One night, and where its time went."""
 
     ingest: IngestSummary
     score: ScoreSummary
     index: IndexSummary
+    seconds: float
+    pictures_per_second: float | None  # of those that were new or changed, while they were worked on
+    stage_times: tuple[StageTime, ...]
+    bottleneck: str | None  # the stage that the others waited for
 
 
 @flow(name="nightly")
@@ -37,7 +42,8 @@ def nightly(parameters: NightlyParameters = NightlyParameters()) -> NightSummary
         indexed = rebuild_index(parameters.part(RebuildParameters, model_version=version))
         run.count(**counts_of_index(indexed))
         _check_counts(ingested, scored, indexed)
-    return NightSummary(ingested, scored, indexed)
+        times = run.times()
+        return NightSummary(ingested, scored, indexed, run.seconds, run.pictures_per_second(), times, bottleneck(times))
 
 
 def _check_counts(ingested: IngestSummary, scored: ScoreSummary, indexed: IndexSummary) -> None:

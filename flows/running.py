@@ -22,12 +22,14 @@ from flows.settings import SettingsError
 from lake.catalogue import CATALOGUE, write_catalogue
 from lake.errors import LakeError
 from lake.lake import Lake, open_lake
-from lake.tables import RUNS
+from lake.tables import RUNS, STAGE
 from tasks import workspace
+from tasks.stage_times import StageTime, bottleneck, merged
 
 logger = logging.getLogger(__name__)
 
 SUBMITTED_AT_ONCE = 64
+ORCHESTRATION = "orchestration"  # Prefect, opening the lake, the rows of runs
 
 Work = TypeVar("Work")
 Result = TypeVar("Result")
@@ -78,12 +80,27 @@ class Run:
             "started_at": self.started_at,
             "finished_at": finished_at,
             "source": self.source,
-            "pictures_per_second": self._rate(),
-            "stages": [asdict(stage) for stage in self.stages],
+            "pictures_per_second": self.pictures_per_second(),
+            "stages": [{name: getattr(stage, name) for name in STAGE.names} for stage in self.stages],
+            "stage_times": [asdict(spent) for spent in self.times()],
+            "bottleneck": bottleneck(self.times()),
         }
         return pa.Table.from_pylist([made | self.counts], schema=RUNS)
 
-    def _rate(self) -> float | None:
+    @property
+    def seconds(self) -> float:
+        """Since the run began."""
+        return (datetime.now(UTC) - self.started_at).total_seconds()
+
+    def times(self) -> tuple[StageTime, ...]:
+        """How long each stage was busy and waiting; what no stage claims is the orchestration's."""
+        known = [
+            spent for stage in self.stages for spent in stage.times or (StageTime(stage.name, stage.seconds, 0.0),)
+        ]
+        rest = max(0.0, self.seconds - sum(stage.seconds for stage in self.stages))
+        return merged([*known, StageTime(ORCHESTRATION, rest, 0.0)])
+
+    def pictures_per_second(self) -> float | None:
         """Pictures that passed a working stage, over the time that those stages took."""
         working = [stage for stage in self.stages if stage.pictures]
         seconds = sum(stage.seconds for stage in working)
@@ -151,6 +168,8 @@ def _leave_artifacts(run: Run) -> None:
     lines = [f"# {run.flow}", "", f"Lake `{run.lake.uri}`" + (f", source `{run.source}`" if run.source else ""), ""]
     lines += ["| stage | seconds | pictures |", "|---|---:|---:|"]
     lines += [f"| {stage.name} | {stage.seconds:.1f} | {stage.pictures} |" for stage in run.stages]
+    lines += ["", "| within the stages | busy, s | waiting, s |", "|---|---:|---:|"]
+    lines += [f"| {spent.name} | {spent.busy_s:.1f} | {spent.waiting_s:.1f} |" for spent in run.times()]
     link = f"{run.lake.uri}/{CATALOGUE}"
     with display.best_effort():
         create_markdown_artifact("\n".join(lines), key=run.flow, description="What the run did, stage by stage")

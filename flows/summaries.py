@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from flows.score import ScoreSummary
     from flows.search import Found
     from lake.rollback import RolledBack
+    from tasks.stage_times import StageTime
 
 NEIGHBOUR_COLUMNS = ("image_key", "similarity", "polarity", "label")
 POLARITY_COLUMNS = ("image_key", "polarity", "positive_intensity", "negative_intensity")
+LEAST_SHARE = 0.01  # of a night's time; what took less is not worth a word
 
 
 def print_ingest(found: IngestSummary) -> None:
@@ -67,6 +69,25 @@ def print_night(found: NightSummary) -> None:
     print_ingest(found.ingest)
     print_score(found.score)
     print_index(found.index)
+    print_times(found)
+
+
+def print_times(found: NightSummary) -> None:
+    """Where the night's time went: the shares of its seconds, the busiest stage first."""
+    speed = "" if found.pictures_per_second is None else f", {found.pictures_per_second:.0f} pictures/s"
+    held = "" if found.bottleneck is None else f"; held up by: {found.bottleneck}"
+    console.print(f"time    {found.seconds:.1f} s{speed}{held}", markup=False)
+    shares = [
+        _share(spent, found.seconds)
+        for spent in sorted(found.stage_times, key=lambda spent: -spent.busy_s)
+        if spent.busy_s >= LEAST_SHARE * found.seconds
+    ]
+    console.print(f"        {', '.join(shares)}", markup=False)
+
+
+def _share(spent: StageTime, seconds: float) -> str:
+    waiting = f" (waiting {spent.waiting_s / seconds:.0%})" if spent.waiting_s >= LEAST_SHARE * seconds else ""
+    return f"{spent.name} {spent.busy_s / seconds:.0%}{waiting}"
 
 
 def print_plan(found: Mapping[str, Any]) -> None:

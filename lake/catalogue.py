@@ -252,7 +252,7 @@ def _create_views(connection: duckdb.DuckDBPyConnection, lake: Lake) -> None:
         connection, _relation(lake.images, lake.images.files()), _relation(lake.scores, lake.scores.files())
     )
     version = -1 if serving.model_version is None else serving.model_version
-    runs = _relation(lake.runs, lake.runs.files())
+    runs = _widened(lake.runs, lake.runs.files())
     connection.execute(READER_VIEWS.format(runs=runs, model_version=version))
 
 
@@ -313,6 +313,15 @@ def _relation(table: Table, found: Sequence[TableFile], *, located: bool = False
     options = f"hive_partitioning = {'true' if table.partition_by else 'false'}"
     options += ", filename = true, file_row_number = true" if located else ""
     return f"read_parquet({listed(file.url for file in found)}, {options})"
+
+
+def _widened(table: Table, found: Sequence[TableFile]) -> str:
+    """As `_relation`, where the files of earlier versions may lack columns: those read as null."""
+    typed = _relation(table, [])
+    if not found:
+        return typed
+    urls = listed(file.url for file in found)
+    return f"(FROM {typed} UNION ALL BY NAME FROM read_parquet({urls}, union_by_name = true))"
 
 
 def listed(urls: Iterable[str]) -> str:

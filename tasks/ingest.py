@@ -110,16 +110,20 @@ class ReadObject:
 @unit
 def plan_ingest(lake_uri: str, source: str, run_id: str, config: IngestConfig) -> IngestPlan:
     """List the source and write the shards of work and the tombstones. Raises SourceError."""
+    started = time.perf_counter()
     lake = open_lake(lake_uri)
     with _compared(lake, source, config) as comparison:
         plan = comparison.plan()
         ingested_at = comparison.next_time()
-        return replace(
+        plan = replace(
             plan,
             ingested_at=ingested_at,
             shards=tuple(comparison.write_shards(run_id)),
             tombstones=tuple(comparison.write_tombstones(run_id, ingested_at)),
         )
+        listing = comparison.listing.read()
+    comparing_s = time.perf_counter() - started - listing.busy_s
+    return replace(plan, times=(replace(listing, waiting_s=0.0), StageTime("compare", comparing_s, 0.0)))
 
 
 def preview_ingest(lake: Lake, source: str, config: IngestConfig) -> IngestPlan:
@@ -209,11 +213,12 @@ class _Comparison:
         self._config = config
         self._sql = sql
         self._skipped = 0
+        self.listing = Stopwatch("list")
 
     def load(self, folder: Path) -> None:
         """List the source into a file and lay it beside the table."""
         listing = folder / "listing.parquet"
-        with pq.ParquetWriter(listing, LISTING) as writer:
+        with self.listing.busy(), pq.ParquetWriter(listing, LISTING) as writer:
             for page in open_source(self._source).pages():
                 found = [info for info in page if is_picture(info)]
                 self._skipped += len(page) - len(found)

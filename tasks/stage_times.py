@@ -42,6 +42,13 @@ def merged(times: Iterable[StageTime]) -> tuple[StageTime, ...]:
     return tuple(found.values())
 
 
+def within(times: Iterable[StageTime], seconds: float) -> tuple[StageTime, ...]:
+    """The times of stages that ran side by side, in shards perhaps several at once, as parts of so many seconds."""
+    return tuple(
+        StageTime(time_.name, time_.busy_share * seconds, (1 - time_.busy_share) * seconds) for time_ in merged(times)
+    )
+
+
 def bottleneck(times: Iterable[StageTime]) -> str | None:
     """The stage that would have taken longest alone; making any other one faster gains less. None of none."""
     slowest = max(times, key=lambda time_: time_.busy_s, default=None)

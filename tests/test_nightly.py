@@ -104,6 +104,7 @@ def test_the_first_night_accounts_for_every_picture(any_shop: Shop) -> None:
         "published FROM runs WHERE flow = 'nightly'"
     )
     assert row == [("completed", 8, 8, 7, 6, 7, True)]
+    _check_times(any_shop, found)
     flows = any_shop.sql("SELECT flow, count(*) FROM runs GROUP BY flow ORDER BY flow")
     assert flows == [("ingest-catalogue", 1), ("nightly", 1), ("rebuild-index", 1), ("score-catalogue", 1)]
 
@@ -275,6 +276,20 @@ def _check_night(shop: Shop, found: NightSummary) -> None:
     some = sorted(good)[::3]
     _check_polarity(shop, some)
     _check_search(shop, some[:3])
+
+
+def _check_times(shop: Shop, found: NightSummary) -> None:
+    """The stages' times within the night's, the same in SQL."""
+    [(times, slowest)] = shop.sql("SELECT stage_times, bottleneck FROM runs WHERE flow = 'nightly'")
+    names = [spent["name"] for spent in times]
+    assert names == [spent.name for spent in found.stage_times]
+    assert {"list", "compare", "fetch", "decode", "write", "commit images", "orchestration"} <= set(names)
+    assert slowest == found.bottleneck == max(times, key=lambda spent: spent["busy_s"])["name"]
+    assert all(0 <= spent.busy_s + spent.waiting_s <= found.seconds for spent in found.stage_times)
+    reading = [spent for spent in found.stage_times if spent.name in ("fetch", "decode", "write")]
+    spans = [spent.busy_s + spent.waiting_s for spent in reading]
+    assert max(spans) == pytest.approx(min(spans))  # side by side
+    assert found.pictures_per_second is not None and found.pictures_per_second > 0
 
 
 def _check_polarity(shop: Shop, keys: list[str]) -> None:

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tasks.stage_times import StageTime, Stopwatch, bottleneck, merged
+from tasks.stage_times import StageTime, Stopwatch, bottleneck, merged, within
 
 
 def test_the_times_of_shards_add_up_by_name_in_the_order_of_the_names() -> None:
@@ -21,6 +21,11 @@ def test_the_times_of_shards_add_up_by_name_in_the_order_of_the_names() -> None:
         StageTime("write", 0.5, 2.5),
     )
     assert merged([]) == ()
+
+
+def test_shards_that_ran_two_at_once_share_the_seconds_that_passed() -> None:
+    shard = (StageTime("fetch", 1.0, 3.0), StageTime("decode", 3.0, 1.0))
+    assert within([*shard, *shard], 4.0) == shard
 
 
 def test_the_bottleneck_is_what_would_take_longest_alone_not_what_was_always_busy() -> None:
