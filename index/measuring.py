@@ -6,7 +6,8 @@ neighbours. Knows nothing about publishing: it says what was found, or that the 
 
 import math
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from statistics import NormalDist
 
 import numpy as np
@@ -17,6 +18,8 @@ from index.searching import Mask, Neighbours, Rows, Searcher
 
 K = 10
 RERANK_FACTORS = (2, 4, 8)
+SLICE_QUERIES = 200
+SLICE_AT_LEAST = 100  # rows; the bound of fewer is too wide to judge by
 CONFIDENCE = 0.95
 # float32 rounds sums of thousands of products at about this, so nearer counts as a tie
 TIE = 1e-6
@@ -39,20 +42,32 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class SliceRecall:
+    """Recall@10 of the queries from one slice of the rows, with its one-sided 95 % lower bound."""
+
+    recall_at_10: float
+    recall_at_10_low: float
+    queries: int
+
+
+@dataclass(frozen=True)
 class Tuned:
-    """The setting to publish, and what it measured."""
+    """The setting to publish, and what it measured: over all rows and in each slice that is large enough."""
 
     nprobe: int
     rerank_factor: int
     measured: Measured
+    slices: dict[str, SliceRecall] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class _Trial:
-    """Rows drawn as queries and their true neighbours."""
+    """Rows drawn as queries, their true neighbours, and which of the queries speak for what."""
 
     rows: Rows
     truth: Neighbours
+    everywhere: Rows  # places among the queries of those drawn from all rows
+    slices: dict[str, Rows]  # and of those that lie in a slice
 
 
 def exact(queries: npt.ArrayLike, searcher: Searcher, k: int = K) -> Neighbours:
@@ -99,37 +114,80 @@ def measure(
     return _measure(searcher, trial, nprobe, rerank_factor)
 
 
-def tune(searcher: Searcher, target: float = 0.99, *, queries: int = 1000, seed: int = 0) -> Tuned:
-    """Find the quickest setting whose recall@10 meets `target` with 95 % confidence.
+def tune(
+    searcher: Searcher,
+    target: float = 0.99,
+    *,
+    queries: int = 1000,
+    seed: int = 0,
+    slices: Mapping[str, Mask] | None = None,
+    start: tuple[int, int] | None = None,
+) -> Tuned:
+    """Find the quickest setting whose recall@10 meets `target` with 95 % confidence, in every slice too.
 
     For each rerank factor the fewest lists that meet it, then the lowest latency among those.
+
+    Args:
+        searcher: an open index.
+        target: least recall@10, its lower bound.
+        queries: how many rows to draw from all of them; each slice brings up to 200 more.
+        seed: of the draw.
+        slices: one bool a row each, such as what is new; a slice of fewer than 100 rows is not judged.
+        start: nprobe and rerank factor that served last; taken at once where they still meet the target.
 
     Raises:
         BelowTarget: none meets it, even with every list searched.
     """
-    trial = _draw(searcher, queries, seed)
+    trial = _draw(searcher, queries, seed, slices=slices or {})
     if searcher.spec.kind == "flat":
         return Tuned(1, 1, _measure(searcher, trial, 1, 1))
+    if start is not None and _meets(searcher, trial, *start, target):
+        return _tuned(searcher, trial, *start)
     settings = [
         (nprobe, factor) for factor in RERANK_FACTORS if (nprobe := _fewest_lists(searcher, trial, factor, target))
     ]
     if not settings:
-        best = _measure(searcher, trial, searcher.spec.nlist, RERANK_FACTORS[-1])
-        raise BelowTarget(
-            f"expected recall@10 of at least {target} with {CONFIDENCE:.0%} confidence, found "
-            f"{best.recall_at_10_low:.4f} ({best.recall_at_10:.4f} over {best.queries} queries) with all "
-            f"{searcher.spec.nlist} lists searched and {RERANK_FACTORS[-1]} candidates a neighbour"
-        )
-    tried = [Tuned(nprobe, factor, _measure(searcher, trial, nprobe, factor)) for nprobe, factor in settings]
+        raise BelowTarget(_missed(_tuned(searcher, trial, searcher.spec.nlist, RERANK_FACTORS[-1]), target))
+    tried = [_tuned(searcher, trial, nprobe, factor) for nprobe, factor in settings]
     return min(tried, key=lambda each: each.measured.latency_ms)
 
 
-def _draw(searcher: Searcher, queries: int, seed: int, among: Mask | None = None) -> _Trial:
+def _missed(best: Tuned, target: float) -> str:
+    """What was expected and found, where it is farthest from the target."""
+    whole = SliceRecall(best.measured.recall_at_10, best.measured.recall_at_10_low, best.measured.queries)
+    name, worst = min([("", whole), *best.slices.items()], key=lambda each: each[1].recall_at_10_low)
+    return (
+        f"expected recall@10 of at least {target} with {CONFIDENCE:.0%} confidence, found {worst.recall_at_10_low:.4f} "
+        f"({worst.recall_at_10:.4f} over {worst.queries} queries{f' of {name}' if name else ''}) with all "
+        f"{best.nprobe} lists searched and {best.rerank_factor} candidates a neighbour"
+    )
+
+
+def _draw(
+    searcher: Searcher,
+    queries: int,
+    seed: int,
+    among: Mask | None = None,
+    slices: Mapping[str, Mask] | None = None,
+) -> _Trial:
+    random = np.random.default_rng(seed)
     candidates = np.arange(len(searcher)) if among is None else np.flatnonzero(among)
     count = min(queries, len(candidates)) if len(searcher) > 1 else 0
-    rows = np.sort(np.random.default_rng(seed).choice(candidates, count, replace=False))
+    everywhere = np.sort(random.choice(candidates, count, replace=False))
+    judged = {name: mask for name, mask in (slices or {}).items() if np.count_nonzero(mask) >= SLICE_AT_LEAST}
+    more = [_some(np.flatnonzero(mask), SLICE_QUERIES, random) for mask in judged.values()]
+    rows = np.unique(np.concatenate([everywhere, *more]))
     truth = searcher.exact(searcher.vectors(rows), K + 1)
-    return _Trial(rows, _without_self(truth, rows))
+    return _Trial(
+        rows,
+        _without_self(truth, rows),
+        np.searchsorted(rows, everywhere),
+        {name: np.flatnonzero(mask[rows]) for name, mask in judged.items()},
+    )
+
+
+def _some(rows: Rows, most: int, random: np.random.Generator) -> Rows:
+    return random.choice(rows, min(most, len(rows)), replace=False)
 
 
 def _without_self(found: Neighbours, own: Rows) -> Neighbours:
@@ -150,15 +208,38 @@ def _found(searcher: Searcher, trial: _Trial, nprobe: int | None, factor: int | 
 def _measure(searcher: Searcher, trial: _Trial, nprobe: int | None, factor: int | None) -> Measured:
     if not len(trial.rows):
         return Measured(1.0, 1.0, 1.0, 0.0, 0)
-    found = _found(searcher, trial, nprobe, factor)
-    at_10 = recall(found, trial.truth, K)
+    return _of_found(searcher, trial, _found(searcher, trial, nprobe, factor), nprobe, factor)
+
+
+def _of_found(searcher: Searcher, trial: _Trial, found: Neighbours, nprobe: int | None, factor: int | None) -> Measured:
+    at_1, at_10 = (recall(found, trial.truth, k)[trial.everywhere] for k in (1, K))
     return Measured(
-        recall_at_1=float(recall(found, trial.truth, 1).mean()),
+        recall_at_1=float(at_1.mean()),
         recall_at_10=float(at_10.mean()),
         recall_at_10_low=_lower_bound(at_10),
         latency_ms=_latency_ms(searcher, trial, nprobe, factor),
-        queries=len(trial.rows),
+        queries=len(trial.everywhere),
     )
+
+
+def _tuned(searcher: Searcher, trial: _Trial, nprobe: int, factor: int) -> Tuned:
+    """What a setting measures, slice by slice."""
+    if not len(trial.rows):
+        return Tuned(nprobe, factor, Measured(1.0, 1.0, 1.0, 0.0, 0))
+    found = _found(searcher, trial, nprobe, factor)
+    at_10 = recall(found, trial.truth, K)
+    slices = {
+        name: SliceRecall(float(at_10[places].mean()), _lower_bound(at_10[places]), len(places))
+        for name, places in trial.slices.items()
+    }
+    return Tuned(nprobe, factor, _of_found(searcher, trial, found, nprobe, factor), slices)
+
+
+def _meets(searcher: Searcher, trial: _Trial, nprobe: int, factor: int, target: float) -> bool:
+    if not len(trial.rows):
+        return True
+    at_10 = recall(_found(searcher, trial, nprobe, factor), trial.truth, K)
+    return all(_lower_bound(at_10[places]) >= target for places in (trial.everywhere, *trial.slices.values()))
 
 
 def _lower_bound(recalls: npt.NDArray[np.float64]) -> float:
@@ -171,7 +252,7 @@ def _lower_bound(recalls: npt.NDArray[np.float64]) -> float:
 
 def _latency_ms(searcher: Searcher, trial: _Trial, nprobe: int | None, factor: int | None) -> float:
     seconds = []
-    for query in searcher.vectors(trial.rows[:200]):
+    for query in searcher.vectors(trial.rows[trial.everywhere[:200]]):
         start = time.perf_counter()
         searcher.search(query[None], K, nprobe=nprobe, rerank_factor=factor)
         seconds.append(time.perf_counter() - start)
@@ -180,18 +261,14 @@ def _latency_ms(searcher: Searcher, trial: _Trial, nprobe: int | None, factor: i
 
 def _fewest_lists(searcher: Searcher, trial: _Trial, factor: int, target: float) -> int | None:
     """The smallest nprobe that meets the target, or None: doubled until one does, then bisected."""
-
-    def meets(nprobe: int) -> bool:
-        return _lower_bound(recall(_found(searcher, trial, nprobe, factor), trial.truth, K)) >= target
-
     if not len(trial.rows):
         return 1
     missed, nprobe = 0, 1
-    while not meets(nprobe):
+    while not _meets(searcher, trial, nprobe, factor, target):
         if nprobe == searcher.spec.nlist:
             return None
         missed, nprobe = nprobe, min(2 * nprobe, searcher.spec.nlist)
     while nprobe - missed > 1:
         middle = (missed + nprobe) // 2
-        missed, nprobe = (missed, middle) if meets(middle) else (middle, nprobe)
+        missed, nprobe = (missed, middle) if _meets(searcher, trial, middle, factor, target) else (middle, nprobe)
     return nprobe

@@ -112,6 +112,7 @@ class IndexPlan:
     masked: workspace.Shard | None = None  # rows of the kept shards
     codebook: Codebook | None = None  # that serves again
     trained: FileRecord | None = None  # its file
+    setting: tuple[int, int] | None = None  # nprobe and rerank factor that served with it
     afresh: str = ""  # why nothing of an earlier version serves again; empty where something does
 
     @property
@@ -185,9 +186,10 @@ def _plan(lake: Lake, model: int, config: RebuildConfig, afresh: str | None, run
         if base is not None:
             spec = base.description.spec
             fingerprint = _fingerprint(model, rows, content, spec)
-            based, afresh = _with_codebook(
-                lake, sql, replace(plan, spec=spec, base=base.version, fingerprint=fingerprint), base
-            )
+            described = base.description
+            based = replace(plan, spec=spec, base=base.version, fingerprint=fingerprint)
+            based = replace(based, setting=(described.nprobe, described.rerank_factor))
+            based, afresh = _with_codebook(lake, sql, based, base)
             if not afresh:
                 return _with_shards(lake, sql, based, base, config, run_id)
         return _with_shards(lake, sql, replace(plan, afresh=afresh), None, config, run_id)

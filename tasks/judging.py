@@ -22,7 +22,6 @@ from model.split import Split
 from tasks.labelled import Labelled
 
 PAGE = "evaluation.html"
-HELD_OUT = "held-out.parquet"  # in a model version: what it, and the incumbent, said of the held-out pictures
 BATCH = 64
 
 logger = logging.getLogger(__name__)

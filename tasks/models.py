@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from model.preprocessing import Preprocessing
 
 WEIGHTS = "weights.safetensors"
+HELD_OUT = "held-out.parquet"  # in a model version: what it, and the incumbent, said of the held-out pictures
 
 _loading = threading.Lock()
 _resident: dict[tuple[str, str, str], Predictor] = {}

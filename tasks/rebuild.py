@@ -13,6 +13,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from index.building import (
     DESCRIPTION,
@@ -37,6 +40,7 @@ from tasks import progress, workspace
 from tasks.embeddings import read_embeddings
 from tasks.errors import CountsDisagree
 from tasks.index_plan import LIVE, MEMORY_LIMIT, IndexPlan, RebuildConfig
+from tasks.models import HELD_OUT
 from tasks.units import unit
 
 logger = logging.getLogger(__name__)
@@ -155,7 +159,14 @@ def measure_index(
         directory = lake.indexes.fetch_files(version, files, cache)
         if plan.rows > 1:
             searcher = Searcher.open(directory, description)
-            tuned = tune(searcher, config.recall_target, queries=config.queries, seed=config.seed)
+            tuned = tune(
+                searcher,
+                config.recall_target,
+                queries=config.queries,
+                seed=config.seed,
+                slices=_slices(lake, plan, searcher),
+                start=plan.setting,
+            )
             description = _with_findings(description, searcher, tuned, is_new=plan.trains)
     files.append(draft.add(DESCRIPTION, render_description(description)))
     return MeasuredIndex(tuned, description.codebook, tuple(files))
@@ -187,6 +198,7 @@ def publish_index(
             "nprobe": None if tuned is None else tuned.nprobe,
             "rerank_factor": None if tuned is None else tuned.rerank_factor,
             "measured": {} if tuned is None else asdict(tuned.measured),
+            "slices": {} if tuned is None else {name: asdict(found) for name, found in tuned.slices.items()},
             "base": plan.base,
             "shards_kept": len(plan.kept),
             "shards_written": len(encoded),
@@ -233,6 +245,21 @@ def published(lake: Lake, version: int) -> PublishedIndex:
         bytes_written=properties.get("bytes_written", 0),
         built_because=properties.get("built_because", ""),
     )
+
+
+def _slices(lake: Lake, plan: IndexPlan, searcher: Searcher) -> dict[str, np.ndarray]:
+    """Rows whose recall is judged by itself: what no earlier version held, and each category that labels name."""
+    kept = sum(shard.live for shard in plan.kept)
+    slices = {"newly encoded": np.arange(len(searcher)) >= kept} if kept else {}
+    manifest = lake.models.manifest(plan.model_version)
+    if searcher.spec.kind == "flat" or HELD_OUT not in {file.name for file in manifest.files}:
+        return slices
+    held_out = pq.read_table(pa.BufferReader(lake.models.read(plan.model_version, HELD_OUT)))
+    keys = searcher.table["image_key"]
+    for category in pc.unique(held_out["category"].drop_null()).to_pylist():
+        of_it = held_out.filter(pc.equal(held_out["category"], category))["image_key"]
+        slices[f"category {category}"] = pc.is_in(keys, value_set=of_it.combine_chunks()).to_numpy()
+    return slices
 
 
 def _write_masked(lake: Lake, version: int, plan: IndexPlan) -> FileRecord:

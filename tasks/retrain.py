@@ -17,9 +17,9 @@ from model.predict import Predictor, choose_device
 from model.training import EpochReport, train
 from tasks import progress
 from tasks.checkpoint import LakeCheckpoint
-from tasks.judging import HELD_OUT, PAGE, Measured, Trial, answers, draw_page, held_out_file, measure
+from tasks.judging import PAGE, Measured, Trial, answers, draw_page, held_out_file, measure
 from tasks.labels import LabelSnapshot
-from tasks.models import ModelCard, load_network, seal_model
+from tasks.models import HELD_OUT, ModelCard, load_network, seal_model
 from tasks.preparation import Prepared, RetrainConfig, TrainingRequest, examples_of, prepare
 from tasks.torchrun import call_helpers, training_device
 from tasks.units import device_slot, unit

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from index.searching import Searcher
@@ -15,7 +16,7 @@ from tasks.index_plan import RebuildConfig, plan_index, preview_index
 from tasks.rebuild import PublishedIndex
 from tests import small_lake
 from tests.vector_lake import VectorLake
-from tests.vectors import Floats, clustered
+from tests.vectors import Floats, as_found, clustered
 
 DIMENSION, ROWS = 32, 1_500
 CODED = RebuildConfig(flat_below=400, shard_vectors=500, queries=200, recall_target=0.95)
@@ -64,10 +65,9 @@ def check(lake: VectorLake, catalogue: Catalogue) -> None:
     searcher = opened(lake)
     keys = searcher.table["image_key"].to_pylist()
     assert sorted(keys) == sorted(catalogue)
-    stored = np.stack([catalogue[key] for key in keys]).astype(np.float16).astype(np.float32)
-    np.testing.assert_array_equal(searcher.vectors(range(len(keys))), stored)
+    stored = as_found(np.stack([catalogue[key] for key in keys]))
+    np.testing.assert_allclose(searcher.vectors(range(len(keys))), stored, rtol=1e-6)
     queries = stored[:: max(1, len(keys) // 100)]
-    queries = queries / np.linalg.norm(queries, axis=1, keepdims=True)
     truth = np.sort(queries @ stored.T, axis=1)[:, ::-1][:, :10].clip(-1, 1)
     np.testing.assert_allclose(searcher.exact(queries, 10).similarity, truth, atol=1e-5)
     found = searcher.search(queries, 10)
@@ -172,6 +172,23 @@ def test_one_set_of_quantizers_serves_night_after_night(
     assert 0.5 < codebook["added_distance"] / codebook["coarse_distance"] < 1.2
     [trained] = [file for file in lake.lake.indexes.manifest(4).files if file.name == "trained.faiss"]
     assert trained.held_by(4) == 1
+
+
+def test_what_is_new_is_judged_by_itself_and_each_category_too(
+    tmp_path: Path, catalogue: Catalogue, vectors: Floats
+) -> None:
+    lake = VectorLake(str(tmp_path / "lake"), DIMENSION)
+    names = {"image_key": list(catalogue)[:300], "category": ["teapot"] * 150 + ["vase"] * 120 + [None] * 30}
+    lake.promote_model(held_out=pa.table(names))
+    lake.change(catalogue)
+    rebuild(lake, CODED)
+    changed(lake, catalogue, {f"new-{row}.jpg": vectors[ROWS + row] for row in range(120)})
+    rebuild(lake, CODED)
+    measured = [lake.lake.indexes.manifest(version).properties["slices"] for version in (1, 2)]
+    categories = {"category teapot", "category vase"}
+    assert [found.keys() for found in measured] == [categories, categories | {"newly encoded"}]
+    assert measured[1]["newly encoded"]["queries"] >= 120
+    assert all(each["recall_at_10_low"] >= CODED.recall_target for found in measured for each in found.values())
 
 
 def test_quantizers_are_trained_again_when_another_kind_of_pictures_comes_in(

@@ -122,3 +122,34 @@ def test_a_target_out_of_reach_says_what_was_found(tmp_path: Path) -> None:
     searcher = build(tmp_path, clustered(2_000, 64, seed=1), ivfpq(nlist=4, pq_subquantizers=2))
     with pytest.raises(BelowTarget, match=r"at least 0\.99 with 95% confidence, found 0\.\d+ .* all 4 lists"):
         tune(searcher, 0.99, queries=200)
+
+
+def test_the_target_is_met_in_every_slice_too(tmp_path: Path) -> None:
+    """Rows that the quantizers never saw need more lists than the others, which the recall over all hides."""
+    vectors = np.vstack([clustered(3_900, 64, seed=5), clustered(100, 64, seed=77)])
+    searcher = build(tmp_path, vectors, ivfpq(), shards=[3_900, 100])
+    new = np.arange(4_000) >= 3_900
+    whole = tune(searcher, 0.8, queries=500)
+    judged = tune(searcher, 0.8, queries=500, slices={"new": new, "too few": np.arange(4_000) < 99})
+    assert judged.slices.keys() == {"new"}
+    assert judged.slices["new"].queries >= 100
+    assert judged.slices["new"].recall_at_10_low >= 0.8
+    assert judged.measured.recall_at_10_low >= 0.8
+    slice_of_whole = measure(searcher, seed=0, among=new, nprobe=whole.nprobe, rerank_factor=whole.rerank_factor)
+    assert slice_of_whole.recall_at_10_low < judged.slices["new"].recall_at_10_low
+
+
+def test_a_slice_out_of_reach_is_named(tmp_path: Path) -> None:
+    vectors = np.vstack([np.repeat(clustered(50, 64, seed=5), 30, axis=0), clustered(200, 64, seed=1)])
+    searcher = build(tmp_path, vectors, ivfpq(nlist=4, pq_subquantizers=2))
+    with pytest.raises(BelowTarget, match=r"found 0\.\d+ \(0\.\d+ over \d+ queries of new\) with all 4 lists"):
+        tune(searcher, 0.99, queries=200, slices={"new": np.arange(1_700) >= 1_500})
+
+
+def test_the_setting_that_served_is_kept_while_it_meets_the_target(coded: Searcher) -> None:
+    lists = coded.spec.nlist
+    assert (kept := tune(coded, 0.9, queries=200, start=(lists, 8))).nprobe == lists
+    assert kept.rerank_factor == 8
+    found = tune(coded, 0.97, queries=200, start=(1, 1))
+    assert (found.nprobe, found.rerank_factor) != (1, 1)
+    assert found.measured.recall_at_10_low >= 0.97

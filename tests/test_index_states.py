@@ -21,7 +21,7 @@ from tasks.index_plan import IndexPlan, RebuildConfig, plan_index
 from tasks.rebuild import republish_index
 from tests import small_lake
 from tests.vector_lake import VectorLake
-from tests.vectors import clustered
+from tests.vectors import as_found, clustered
 
 DIMENSION = 8
 POOL = clustered(120, DIMENSION, seed=4, clusters=6)
@@ -170,8 +170,8 @@ class Index(RuleBasedStateMachine):
         assert sorted(keys) == sorted(catalogue)
         if not keys:
             return
-        stored = POOL[[catalogue[key] for key in keys]].astype(np.float16).astype(np.float32)
-        np.testing.assert_array_equal(searcher.vectors(range(len(keys))), stored)
+        stored = as_found(POOL[[catalogue[key] for key in keys]])
+        np.testing.assert_allclose(searcher.vectors(range(len(keys))), stored, rtol=1e-6)
         queries = POOL[:: len(POOL) // 7]
         truth = -np.sort(-(queries @ stored.T), axis=1)[:, :5].clip(-1, 1)
         # Candidates of so few rows are all of them: search is exact, whatever the codes say.

@@ -30,7 +30,7 @@ from tasks.index_plan import RebuildConfig, plan_index
 from tasks.reader import Reader
 from tests import small_lake
 from tests.vector_lake import VectorLake
-from tests.vectors import Floats, clustered, keys_for
+from tests.vectors import Floats, as_found, clustered, keys_for
 
 DIMENSION, PUBLISHES, SHARD, MODEL = 8, 100, 20, 7
 FLAT = IndexSpec("flat", DIMENSION)
@@ -137,8 +137,8 @@ def test_during_a_hundred_publishes_every_answer_comes_from_one_whole_version(tm
     )  # a version that lost is kept, and no number is used twice
     opened = {version: Searcher.open(lake.indexes.fetch(version, NOWHERE)) for version in lake.indexes.known()}
     for searcher in opened.values():
-        stored = POOL[searcher.table["pool"].to_numpy()].astype(np.float16).astype(np.float32)
-        np.testing.assert_array_equal(searcher.vectors(range(len(searcher))), stored)
+        stored = as_found(POOL[searcher.table["pool"].to_numpy()])
+        np.testing.assert_allclose(searcher.vectors(range(len(searcher))), stored, rtol=1e-6)
     assert len({answer.version for answer in asked}) > 10
     for answer in asked:
         searcher = opened[answer.version]
@@ -165,4 +165,4 @@ def test_of_two_publishers_one_wins_and_the_other_says_so_and_loses_nothing(tmp_
     assert again is not None and indexes.current() == again.version
     searcher = Searcher.open(indexes.fetch(again.version, NOWHERE))
     for key, row in {"00.jpg": 100, "01.jpg": 101, "02.jpg": 2}.items():
-        np.testing.assert_array_equal(searcher.vector(searcher.find(key)), POOL[row].astype(np.float16))
+        np.testing.assert_allclose(searcher.vector(searcher.find(key)), as_found(POOL[row]), rtol=1e-6)

@@ -24,9 +24,9 @@ from model.gate import Decision, GatePolicy
 from model.training import EpochReport
 from tasks.draw_catalogue import DrawnPicture, draw_catalogue, write_labels
 from tasks.ingest import IngestConfig
-from tasks.judging import HELD_OUT, PAGE
+from tasks.judging import PAGE
 from tasks.labels import snapshot_labels
-from tasks.models import WEIGHTS, init_model
+from tasks.models import HELD_OUT, WEIGHTS, init_model
 from tasks.preparation import RetrainConfig
 from tasks.retrain import Candidate, record_decision, train_candidate
 from tests import small_lake

@@ -11,9 +11,11 @@ import numpy as np
 import pyarrow as pa
 
 from lake.lake import Lake, open_lake
-from lake.tables import IMAGES, SCORES
+from lake.tables import IMAGES, SCORES, encode_parquet
+from tasks.models import HELD_OUT
 from tests.vectors import Floats
 
+PART_ROWS = 2048  # as scoring writes them
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -32,10 +34,12 @@ class VectorLake:
         """The lake's URI, as the tasks take it."""
         return self.lake.uri
 
-    def promote_model(self) -> int:
+    def promote_model(self, held_out: pa.Table | None = None) -> int:
         """Register and promote a model; nothing is scored under it yet."""
         draft = self.lake.models.draft()
         draft.add("weights", b"")
+        if held_out is not None:
+            draft.add(HELD_OUT, encode_parquet(held_out))
         draft.seal({"embedding_size": self.dimension, "trained": True})
         self.lake.models.append("promote", draft.version, based_on=self.lake.models.newest())
         self.model, self._scored = draft.version, set()
@@ -82,9 +86,13 @@ class VectorLake:
 
     def _commit(self, images: pa.Table, scores: pa.Table) -> None:
         run = uuid.uuid4().hex
-        if scores.num_rows:
-            part = self.lake.scores.write_part(scores, run, partition={"model_version": str(self.model)})
-            self.lake.scores.commit([part], application_id=f"scores-{run}")
+        parts = [
+            self.lake.scores.write_part(
+                scores.slice(start, PART_ROWS), f"{run}-{start}", partition={"model_version": str(self.model)}
+            )
+            for start in range(0, scores.num_rows, PART_ROWS)
+        ]
+        self.lake.scores.commit(parts, application_id=f"scores-{run}")
         # Last, unlike a night, so that whoever plans meanwhile never sees a picture without its score.
         if images.num_rows:
             self.lake.images.commit([self.lake.images.write_part(images, run)], application_id=f"images-{run}")

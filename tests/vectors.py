@@ -40,6 +40,13 @@ def clustered(count: int, dimension: int, *, seed: int, clusters: int = 40, spre
     return unit
 
 
+def as_found(vectors: Floats) -> Floats:
+    """Unit vectors as an index gives them back: rounded to fp16, and of length 1 again."""
+    rounded = vectors.astype(np.float16).astype(np.float32)
+    found: Floats = rounded / np.linalg.norm(rounded, axis=-1, keepdims=True)
+    return found
+
+
 def keys_for(count: int, *, first: int = 0) -> pa.Table:
     """Keys with the columns that the pipeline writes."""
     rows = range(first, first + count)

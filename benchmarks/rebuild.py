@@ -1,0 +1,104 @@
+"""What does a night's index cost when 1 % of the pictures changed, when all did, and when some only left?
+
+    python benchmarks/rebuild.py --pictures 100000 --dimension 512
+
+Vectors in clusters, as a network's embeddings are; no pictures and no network. The units of work run in one process,
+without Prefect. Every night starts from the same published version, which a rollback puts back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+import uuid
+from dataclasses import dataclass
+
+import numpy as np
+
+from lake.rollback import roll_back
+from lake.tables import round_to_bfloat16
+from tasks import rebuild, workspace
+from tasks.index_plan import RebuildConfig, plan_index
+from tests.vector_lake import VectorLake
+from tests.vectors import Floats, clustered
+
+
+@dataclass(frozen=True)
+class Night:
+    """One rebuild: its stages' seconds, what it wrote, what the published index measures."""
+
+    seconds: dict[str, float]
+    found: rebuild.PublishedIndex
+
+
+def night(lake: VectorLake, config: RebuildConfig) -> Night:
+    """What `rebuild-index` does."""
+    run, times = uuid.uuid4().hex, [time.perf_counter()]
+    plan = plan_index.fn(lake.uri, lake.model, run, config)
+    times.append(time.perf_counter())
+    version = rebuild.draft_index.fn(lake.uri)
+    trained = rebuild.train_index.fn(lake.uri, version, plan, config)
+    times.append(time.perf_counter())
+    encoded = [rebuild.encode_shard.fn(lake.uri, version, plan, shard, trained) for shard in plan.to_write]
+    times.append(time.perf_counter())
+    measured = rebuild.measure_index.fn(lake.uri, version, plan, trained, encoded, config)
+    times.append(time.perf_counter())
+    found = rebuild.publish_index.fn(lake.uri, version, plan, encoded, measured)
+    times.append(time.perf_counter())
+    workspace.clear(lake.lake.store, run)
+    stages = ("compare", "train", "encode", "measure", "publish")
+    return Night(dict(zip(stages, np.diff(times).tolist(), strict=True)), found)
+
+
+def catalogue(vectors: Floats, first: int, keys: int) -> dict[str, Floats | None]:
+    """Keys and the vectors from `first` on."""
+    return {f"shop/{key:08d}.jpg": vectors[first + key] for key in range(keys)}
+
+
+def nights(lake: VectorLake, vectors: Floats, config: RebuildConfig) -> dict[str, Night]:
+    """The nights, each after the same first one."""
+    count = len(vectors) // 2
+    share = count // 100
+    before = catalogue(vectors, 0, count)
+    some = dict(list(before.items())[:: count // share][:share])
+    new = {key: vectors[count + row] for row, key in enumerate(some)}
+    lake.change(before)
+    done = {"first": night(lake, config)}
+    changes = {
+        "1 % changed": (new, some),
+        "1 % deleted": (dict.fromkeys(some), some),
+        "all changed": (catalogue(vectors, count, count), {}),
+    }
+    for name, (change, back) in changes.items():
+        lake.change(change)
+        done[name] = night(lake, config)
+        lake.change(back)
+        roll_back(lake.lake, "indexes", 1)
+    return done
+
+
+def main() -> None:
+    """Measure the nights and print them side by side."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--pictures", type=int, default=100_000)
+    parser.add_argument("--dimension", type=int, default=512)
+    arguments = parser.parse_args()
+    vectors = round_to_bfloat16(clustered(2 * arguments.pictures, arguments.dimension, seed=0, clusters=2_000))
+    config = RebuildConfig()
+    with tempfile.TemporaryDirectory(prefix="vitrine-") as folder:
+        done = nights(VectorLake(folder, arguments.dimension), vectors, config)
+    print(f"{arguments.pictures} vectors of {arguments.dimension}, shards of at most {config.shard_vectors}")
+    print(f"{'':<24}" + "".join(f"{name:>14}" for name in done))
+    for stage in done["first"].seconds:
+        print(f"{stage + ', s':<24}" + "".join(f"{each.seconds[stage]:>14.2f}" for each in done.values()))
+    print(f"{'total, s':<24}" + "".join(f"{sum(each.seconds.values()):>14.2f}" for each in done.values()))
+    print(f"{'written, MB':<24}" + "".join(f"{each.found.bytes_written / 1e6:>14.1f}" for each in done.values()))
+    for name in ("shards_kept", "shards_written"):
+        print(f"{name.replace('_', ' '):<24}" + "".join(f"{getattr(each.found, name):>14}" for each in done.values()))
+    print(f"{'recall@10':<24}" + "".join(f"{each.found.recall_at_10 or 0:>14.4f}" for each in done.values()))
+    print(f"{'one search, ms':<24}" + "".join(f"{each.found.latency_ms or 0:>14.3f}" for each in done.values()))
+
+
+if __name__ == "__main__":
+    main()
