@@ -6,6 +6,7 @@ trained one puts all that feels alike close together. So the stored pixels confi
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +30,7 @@ class Duplicate:
 
     image_key: str
     product_id: str | None
-    similarity: float
+    similarity: float  # cosine
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,9 @@ def find_near_duplicates(
     Raises LakeError where no index is published.
     """
     index = Reader(lake, cache).index
-    groups = near_duplicates(index.searcher, threshold)
+    # Embeddings have length 1, so a cosine is a distance too.
+    euclidean = index.searcher.spec.metric == "euclidean"
+    groups = near_duplicates(index.searcher, -math.sqrt(2 - 2 * threshold) if euclidean else threshold)
     if confirm and groups:
         groups = _confirmed(lake, index, groups)
     if across_products:
@@ -116,8 +119,10 @@ def _products(index: OpenIndex, group: NearDuplicates) -> int:
 
 def _described(index: OpenIndex, group: NearDuplicates) -> DuplicateGroup:
     rows = index.searcher.keys(group.rows).select(["image_key", "product_id"]).to_pylist()
+    euclidean = index.searcher.spec.metric == "euclidean"
+    cosines = 1 - group.similarity**2 / 2 if euclidean else group.similarity
     pictures = (
-        Duplicate(row["image_key"], row["product_id"], similarity)
-        for row, similarity in zip(rows, group.similarity.tolist(), strict=True)
+        Duplicate(row["image_key"], row["product_id"], cosine)
+        for row, cosine in zip(rows, cosines.tolist(), strict=True)
     )
     return DuplicateGroup(_products(index, group), tuple(pictures))

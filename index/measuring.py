@@ -17,7 +17,7 @@ from index.errors import BelowTarget
 from index.searching import Mask, Neighbours, Rows, Searcher
 
 K = 10
-RERANK_FACTORS = (2, 4, 8)
+RERANK_FACTORS = (2, 4, 8, 16, 32)  # the last ones where codes tell neighbours apart badly
 SLICE_QUERIES = 200
 SLICE_AT_LEAST = 100  # rows; the bound of fewer is too wide to judge by
 CONFIDENCE = 0.95
@@ -143,13 +143,18 @@ def tune(
         return Tuned(1, 1, _measure(searcher, trial, 1, 1))
     if start is not None and _meets(searcher, trial, *start, target):
         return _tuned(searcher, trial, *start)
-    settings = [
-        (nprobe, factor) for factor in RERANK_FACTORS if (nprobe := _fewest_lists(searcher, trial, factor, target))
-    ]
-    if not settings:
+    best: Tuned | None = None
+    for factor in RERANK_FACTORS:
+        nprobe = _fewest_lists(searcher, trial, factor, target)
+        if nprobe is None:
+            continue
+        tried = _tuned(searcher, trial, nprobe, factor)
+        if best is not None and tried.measured.latency_ms > best.measured.latency_ms:
+            break  # more candidates no longer pay for fewer lists
+        best = tried
+    if best is None:
         raise BelowTarget(_missed(_tuned(searcher, trial, searcher.spec.nlist, RERANK_FACTORS[-1]), target))
-    tried = [_tuned(searcher, trial, nprobe, factor) for nprobe, factor in settings]
-    return min(tried, key=lambda each: each.measured.latency_ms)
+    return best
 
 
 def _missed(best: Tuned, target: float) -> str:
@@ -264,9 +269,9 @@ def _fewest_lists(searcher: Searcher, trial: _Trial, factor: int, target: float)
     if not len(trial.rows):
         return 1
     missed, nprobe = 0, 1
-    while not _meets(searcher, trial, nprobe, factor, target):
-        if nprobe == searcher.spec.nlist:
-            return None
+    if not _meets(searcher, trial, searcher.spec.nlist, factor, target):
+        return None  # asked first: the widest search is slow, but so are all those on the way to it
+    while nprobe < searcher.spec.nlist and not _meets(searcher, trial, nprobe, factor, target):
         missed, nprobe = nprobe, min(2 * nprobe, searcher.spec.nlist)
     while nprobe - missed > 1:
         middle = (missed + nprobe) // 2

@@ -6,6 +6,7 @@ choose candidates, and exact distances of the fp16 vectors rank them.
 
 import math
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Literal, Self, get_args
 
 Kind = Literal["flat", "pq", "ivfpq", "rabitq"]
@@ -87,26 +88,29 @@ class IndexSpec:
         chosen = cls(kind, dimension, metric, pca=pca, nlist=nlist, pq_subquantizers=parts, pq_bits=pq_bits)
         return chosen if count >= chosen.minimum_training_rows else cls("flat", dimension, metric)
 
-    def serves(self, count: int, *, flat_below: int = FLAT_BELOW) -> bool:
+    def serves(self, count: int, *, flat_below: int = FLAT_BELOW, kind: Kind = "ivfpq", pq_bits: int = 4) -> bool:
         """Whether an index of these parts is still right for `count` vectors, or another one is worth its training.
 
         Lists may be half or twice as many as would be chosen now, which is 4 to 16 times the vectors; and a
         catalogue about as large as `flat_below` does not change its kind from night to night.
         """
-        wanted = self._for(count, flat_below)
+
+        choose = partial(
+            IndexSpec.for_catalogue,
+            dimension=self.dimension,
+            metric=self.metric,
+            flat_below=flat_below,
+            kind=kind,
+            pq_bits=pq_bits,
+        )
+        wanted = choose(count)
         if self.kind == "flat":
             return wanted.kind == "flat"
         if wanted.kind == "flat":
-            wanted = self._for(2 * count, flat_below)
-        alike = (wanted.pca, wanted.pq_subquantizers) == (self.pca, self.pq_subquantizers)
+            wanted = choose(2 * count)
+        parts = ("pca", "pq_subquantizers", "pq_bits")  # of pq and ivfpq only the lists differ
+        alike = all(getattr(wanted, name) == getattr(self, name) for name in parts)
         return alike and self.nlist <= 2 * wanted.nlist <= 4 * self.nlist
-
-    def _for(self, count: int, flat_below: int) -> "IndexSpec":
-        """What would be chosen now."""
-        kind: Kind = "ivfpq" if self.kind in ("flat", "pq") else self.kind
-        return self.for_catalogue(
-            count, self.dimension, metric=self.metric, flat_below=flat_below, kind=kind, pq_bits=self.pq_bits
-        )
 
     @property
     def encoded_dimension(self) -> int:

@@ -17,7 +17,7 @@ import pyarrow as pa
 from index.building import DESCRIPTION, Codebook, IndexDescription, Shard, mean_coarse_distance, parse_description
 from index.errors import IndexingError
 from index.reuse import HeldShard, ShardLimits, rows_a_shard, to_rewrite, why_train_again
-from index.spec import IndexSpec, Metric
+from index.spec import IndexSpec, Kind, Metric
 from lake import catalogue
 from lake.errors import LakeError
 from lake.lake import Lake, open_lake
@@ -70,6 +70,8 @@ class RebuildConfig:
     """How the index is made and what it must reach."""
 
     metric: Metric = "cosine"
+    kind: Kind = "ivfpq"  # of an index above `flat_below`
+    pq_bits: int = 4
     recall_target: float = 0.99  # of recall@10, its lower 95 % bound
     flat_below: int = 20_000  # vectors; fewer are searched exactly
     shard_vectors: int = 50_000
@@ -173,7 +175,12 @@ def _plan(lake: Lake, model: int, config: RebuildConfig, afresh: str | None, run
     with catalogue.workbench(lake, memory_limit=MEMORY_LIMIT) as sql:
         rows, content = _read_live(sql, model)
         wanted = IndexSpec.for_catalogue(
-            rows, embedding_size(lake, model), metric=config.metric, flat_below=config.flat_below
+            rows,
+            embedding_size(lake, model),
+            metric=config.metric,
+            flat_below=config.flat_below,
+            kind=config.kind,
+            pq_bits=config.pq_bits,
         )
         plan = IndexPlan(model, rows, _fingerprint(model, rows, content, wanted), wanted, newest, promoted)
         if afresh is None:
@@ -266,7 +273,7 @@ def _spec_of(properties: Any) -> IndexSpec:
 
 def _serves(spec: IndexSpec, plan: IndexPlan, config: RebuildConfig) -> bool:
     same = (spec.dimension, spec.metric) == (plan.spec.dimension, plan.spec.metric)
-    return same and spec.serves(plan.rows, flat_below=config.flat_below)
+    return same and spec.serves(plan.rows, flat_below=config.flat_below, kind=config.kind, pq_bits=config.pq_bits)
 
 
 def _with_codebook(lake: Lake, sql: Any, plan: IndexPlan, base: _Base) -> tuple[IndexPlan, str]:

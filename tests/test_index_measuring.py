@@ -118,8 +118,8 @@ def test_tuning_meets_its_target_with_the_fewest_lists(coded: Searcher) -> None:
 
 
 def test_a_target_out_of_reach_says_what_was_found(tmp_path: Path) -> None:
-    """Two sub-quantizers for 64 dimensions cannot tell neighbours apart."""
-    searcher = build(tmp_path, clustered(2_000, 64, seed=1), ivfpq(nlist=4, pq_subquantizers=2))
+    """Four bits for 64 dimensions cannot tell neighbours apart."""
+    searcher = build(tmp_path, clustered(4_000, 64, seed=1), ivfpq(nlist=4, pq_subquantizers=1))
     with pytest.raises(BelowTarget, match=r"at least 0\.99 with 95% confidence, found 0\.\d+ .* all 4 lists"):
         tune(searcher, 0.99, queries=200)
 

@@ -8,6 +8,7 @@ from PIL import Image
 
 from flows.near_duplicates import DuplicatesFound, find_near_duplicates
 from lake.lake import Lake, open_lake
+from tasks.index_plan import RebuildConfig
 from tasks.ingest import IngestConfig
 from tasks.models import init_model
 from tests import small_lake
@@ -67,3 +68,13 @@ def test_one_photograph_used_for_two_products_can_be_asked_for(shop: Lake) -> No
 def test_without_the_pixels_the_model_alone_decides(shop: Lake) -> None:
     assert found_in(shop, 0.9, confirm=False).groups == 1  # an untrained network finds all photographs alike
     assert names(found_in(shop, confirm=False)) == names(found_in(shop))
+
+
+def test_an_index_of_distances_finds_the_same_copies(shop: Lake) -> None:
+    before = found_in(shop)
+    small_lake.rebuild(shop.uri, None, RebuildConfig(metric="euclidean"))
+    after = found_in(shop)
+    assert (after.index_version, names(after)) == (before.index_version + 1, names(before))
+    assert [picture.similarity for group in after.shown for picture in group.pictures] == pytest.approx(
+        [picture.similarity for group in before.shown for picture in group.pictures], abs=1e-4
+    )

@@ -1,0 +1,150 @@
+"""On real photographs: does search find the other pictures of a product, and does it matter that it is not exact?
+
+    python benchmarks/products.py --pictures ../shared/data/grocery-packages/images
+    python benchmarks/products.py --lake ./shop --product-id-pattern '([^/]+)/[^/]+$'
+
+Each picture is the query once and never its own neighbour. Embeddings are the lake's, or of an untrained network over
+the given directory. Every kind of index is forced upon the catalogue, however small, and searches with the setting
+that the nightly run would publish (recall@10 of 0.99 against exact search); `flat` is exact search itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from benchmarks.night import night
+from index.building import (
+    IndexDescription,
+    Shard,
+    set_threads,
+    shard_path,
+    train_quantizers,
+    write_description,
+    write_shard,
+    write_trained,
+)
+from index.filtering import Wanted, search_wanted
+from index.measuring import tune
+from index.searching import Searcher
+from index.spec import IndexSpec, Kind, Metric
+from lake import catalogue
+from lake.lake import open_lake
+from tasks.models import ModelChoice, init_model
+
+K = 10
+KINDS: tuple[tuple[str, Kind, int], ...] = (
+    ("exact", "flat", 4),
+    ("PQ", "pq", 4),
+    ("coarse + PQ", "ivfpq", 4),
+    ("coarse + 8-bit PQ", "ivfpq", 8),
+    ("coarse + RaBitQ", "rabitq", 4),
+)
+
+Floats = npt.NDArray[np.float32]
+
+
+def read_embeddings(lake_uri: str, pattern: str) -> tuple[Floats, list[str], list[str]]:
+    """Embeddings, keys and products of the live pictures that have a product."""
+    with catalogue.connect(open_lake(lake_uri)) as sql:
+        rows = sql.execute("SELECT image_key, embedding FROM scores ORDER BY image_key").to_arrow_table()
+    keys = rows["image_key"].to_pylist()
+    products = [found[1] if (found := re.search(pattern, key)) else "" for key in keys]
+    embeddings = np.stack(rows["embedding"].to_numpy()).astype(np.float32)
+    has = np.array([bool(product) for product in products])
+    chosen = np.flatnonzero(has).tolist()
+    return embeddings[has], [keys[row] for row in chosen], [products[row] for row in chosen]
+
+
+def build(folder: Path, vectors: Floats, keys: list[str], spec: IndexSpec) -> Searcher:
+    """An index of one shard."""
+    trained = None
+    if spec.kind != "flat":
+        trained = train_quantizers(vectors[: spec.training_rows], spec, seed=0)
+        write_trained(folder, trained)
+    write_shard(folder, 0, vectors, pa.table({"image_key": keys}), trained, spec)
+    write_description(
+        folder, IndexDescription(spec, len(vectors), (Shard(shard_path(0), len(vectors)),), 1, "products")
+    )
+    return Searcher.open(folder)
+
+
+def neighbours(searcher: Searcher, nprobe: int, factor: int) -> npt.NDArray[np.int64]:
+    """The K nearest others of every row, N×K."""
+    rows = np.arange(len(searcher))
+    wanted = Wanted(own_row=rows)
+    found = search_wanted(searcher, searcher.vectors(rows), K, wanted, nprobe=nprobe, rerank_factor=factor)
+    return np.concatenate([each.rows for each in found])
+
+
+def found_of_product(near: npt.NDArray[np.int64], products: npt.NDArray[np.str_]) -> tuple[Floats, Floats]:
+    """For each row: whether the nearest other shows its product; the share of the product's others among ten."""
+    same = products[near] == products[:, None]
+    others = np.array([np.count_nonzero(products == product) - 1 for product in products])
+    share = same.sum(axis=1) / np.maximum(1, np.minimum(K, others))
+    return same[:, 0].astype(np.float32), share.astype(np.float32)
+
+
+def main() -> None:
+    """Measure and print a table, and the products that a search finds worst."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--pictures", type=Path, help="a directory; its pictures are embedded by an untrained network")
+    parser.add_argument("--lake", help="a lake whose serving model's embeddings are taken")
+    parser.add_argument("--product-id-pattern", default=r"([^/]+)/[^/]+$")
+    parser.add_argument("--backbone", default="resnet18")
+    parser.add_argument("--image-size", type=int, default=64)
+    parser.add_argument("--metric", default="cosine", choices=["cosine", "euclidean"])
+    asked = parser.parse_args()
+    if (asked.pictures is None) == (asked.lake is None):
+        print(__doc__)
+        return
+    set_threads(1)
+    with tempfile.TemporaryDirectory(prefix="vitrine-") as folder:
+        lake = asked.lake or str(Path(folder, "lake"))
+        if asked.pictures:
+            init_model(lake, ModelChoice(asked.backbone, asked.image_size, "random"))
+            night(lake, str(asked.pictures))
+        vectors, keys, named = read_embeddings(lake, asked.product_id_pattern)
+        products = np.array(named)
+        report(Path(folder), vectors, keys, products, asked.metric)
+
+
+def report(folder: Path, vectors: Floats, keys: list[str], products: npt.NDArray[np.str_], metric: Metric) -> None:
+    """One line a kind of index."""
+    names = np.unique(products)
+    print(f"\n{len(vectors)} pictures of {len(names)} products, {vectors.shape[1]} dimensions, {metric}\n")
+    print("| index | nearest is of the product | share of the product among ten | recall@10 of exact | ms a search |")
+    print("|---|--:|--:|--:|--:|")
+    by_product: dict[str, Floats] = {}
+    for name, kind, bits in KINDS:
+        place = folder / name
+        place.mkdir()
+        spec = IndexSpec.for_catalogue(
+            len(vectors), vectors.shape[1], metric=metric, flat_below=0, kind=kind, pq_bits=bits
+        )
+        searcher = build(place, vectors, keys, spec)
+        tuned = tune(searcher)
+        first, share = found_of_product(neighbours(searcher, tuned.nprobe, tuned.rerank_factor), products)
+        by_product[name] = np.array([share[products == product].mean() for product in names])
+        found = tuned.measured
+        print(
+            f"| {name} ({spec.factory_string()}, nprobe {tuned.nprobe}, {tuned.rerank_factor} a neighbour) "
+            f"| {100 * first.mean():.1f} % | {100 * share.mean():.1f} % | {found.recall_at_10:.4f} "
+            f"| {found.latency_ms:.2f} |"
+        )
+    lost = by_product["coarse + PQ"] - by_product["exact"]
+    print(
+        f"\nby product, coarse + PQ finds between {lost.min():+.3f} and {lost.max():+.3f} of what exact search finds;"
+    )
+    worst = np.argsort(by_product["exact"])[:3]
+    print("hardest: " + ", ".join(f"{names[at]} {100 * by_product['exact'][at]:.0f} %" for at in worst))
+
+
+if __name__ == "__main__":
+    main()
