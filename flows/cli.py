@@ -7,6 +7,7 @@ commands that need them, so that --help, sql, status, versions and search by key
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import sys
@@ -389,6 +390,8 @@ def near_duplicates(
     as_json: JsonOption = False,
 ) -> None:
     """List groups of near-identical pictures in the published index."""
+    if math.isnan(threshold):
+        raise typer.BadParameter("--threshold: expected a cosine of 0 to 1, found nan")
     from flows.near_duplicates import find_near_duplicates
     from flows.settings import read_settings
     from flows.summaries import print_near_duplicates

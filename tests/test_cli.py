@@ -283,6 +283,7 @@ MISUSES = [
     ("search --key {key} --polarity 1:0 --lake {lake}", "--polarity: expected MIN:MAX"),
     ("search --key {key} --polarity nan: --lake {lake}", "--polarity: expected MIN:MAX"),
     ("near-duplicates --threshold 2 --lake {lake}", "--threshold"),
+    ("near-duplicates --threshold nan --lake {lake}", "--threshold"),
     ("search --key {key} -k 0 --lake {lake}", "'-k'"),
     ("init-model --image-size 7 --lake {new}", "--image-size"),
     ("collect --lake {lake} --older-than soon", "--older-than: expected an age such as 30d or 12h, found 'soon'"),
