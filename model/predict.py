@@ -165,6 +165,11 @@ class Predictor:
         return int(self.network.embedding_size)
 
     @property
+    def answering(self) -> Answering:
+        """What scores: uint8 B×3×S×S on the device → B×3 (polarity, negative, positive intensity) and B×E there."""
+        return self._compiled or self._scoring
+
+    @property
     def arithmetic(self) -> str:
         """In which numbers the backbone computes, and whether it was compiled, in words."""
         return str(self.dtype).removeprefix("torch.") + (", compiled" if self._compiled is not None else "")
