@@ -46,7 +46,7 @@ def ingest(lake_uri: str, source: str) -> int:
 
 
 def score(lake_uri: str, _source: str) -> int:
-    """Score what the promoted model has not seen; the contents scored."""
+    """Score what the promoted model has not seen, four shards at once as the flow does; the contents scored."""
     from lake.lake import open_lake
     from tasks import workspace
     from tasks.models import require_model
@@ -55,7 +55,11 @@ def score(lake_uri: str, _source: str) -> int:
     lake, run, config = open_lake(lake_uri), uuid.uuid4().hex, ScoreConfig()
     model = require_model(lake)
     plan = plan_scoring.fn(lake_uri, model, run, config)
-    shards = [score_shard.fn(lake_uri, model, run, shard, config) for shard in plan.shards]
+    with ThreadPoolExecutor(4) as pool:
+        work = [
+            pool.submit(score_shard.fn, lake_uri, model, run, shard, config, plan.to_score) for shard in plan.shards
+        ]
+        shards = [each.result() for each in work]
     commit_scores.fn(lake_uri, run, plan, shards)
     workspace.clear(lake.store, run)
     return plan.to_score
@@ -65,7 +69,7 @@ def with_a_model(lake_uri: str, source: str) -> int:
     """What scoring needs."""
     from tasks.models import ModelChoice, init_model
 
-    init_model(lake_uri, ModelChoice(backbone="resnet18", image_size=64, weights="random"))
+    init_model(lake_uri, ModelChoice(backbone="resnet18", image_size=32, weights="random"))
     return ingest(lake_uri, source)
 
 

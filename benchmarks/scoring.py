@@ -46,7 +46,7 @@ from model.predict import Predictions, Predictor, choose_device
 from model.preprocessing import Preprocessing
 from model.weights import dump_weights, load_weights
 from tasks.score_rows import read_pixels, score_rows
-from tasks.scoring import Compile, CpuScorer, Scorer, ScorerOptions, Watches, make_scorer
+from tasks.scoring import Compile, Scorer, ScorerOptions, make_scorer
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "grocery-packages"
 SHARDS = 4
@@ -152,7 +152,7 @@ def bare_as_trained(job: Job, batch_size: int) -> float:
 def bare_as_it_scores(job: Job, batch_size: int, scorer: Scorer) -> float:
     """The scoring network with everything but its input's journey; on a CPU all streams together."""
     side, device = job.preprocessing.image_size, job.model.device
-    streams = scorer.workers if isinstance(scorer, CpuScorer) else 1
+    streams = scorer.streams
     forward = job.model.answering
 
     def stream(_: int) -> float:
@@ -174,7 +174,7 @@ def scoring(job: Job, scorer: Scorer) -> float:
         table = Table(open_store(folder), "scores", SCORES, partition_by="model_version")
 
         def score_shard(number: int) -> Any:
-            rows, watches = job.shards[number], Watches(scorer.workers)
+            rows, watches = job.shards[number], scorer.watches()
             jpegs = read_pixels(rows, lambda url: url, watches.read)
             parts = list(scorer.score(jpegs, watches, pictures=rows.num_rows, of=job.pictures))
             written = score_rows(rows, Predictions.concatenate(parts))

@@ -48,13 +48,16 @@ def score_catalogue(parameters: ScoreParameters = ScoreParameters()) -> ScoreSum
         with run.stage("commit scores"):
             commit_scores(lake, run.run_id, plan, shards)
         summary = _summarise(plan, shards, stage.seconds)
+        stage.times = summary.times
         run.count(**counts_of_score(summary))
     return summary
 
 
-def counts_of_score(summary: ScoreSummary) -> dict[str, int]:
+def counts_of_score(summary: ScoreSummary) -> dict[str, int | str | None]:
     """The summary as columns of `runs`."""
-    return {name: getattr(summary, name) for name in ("model_version", "live", "already_scored", "scored")}
+    return {
+        name: getattr(summary, name) for name in ("model_version", "live", "already_scored", "scored", "arithmetic")
+    }
 
 
 def _summarise(plan: ScorePlan, shards: list[ScoredShard], seconds: float) -> ScoreSummary:

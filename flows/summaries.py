@@ -41,7 +41,7 @@ def print_score(found: ScoreSummary) -> None:
         f"under model {found.model_version}"
     )
     if found.pictures_per_second is not None:
-        busy = ", ".join(f"{time_.name} {time_.busy_s:.1f} s" for time_ in found.times)
+        busy = ", ".join(f"{spent.name} {spent.busy_s:.1f} s" for spent in found.times)
         console.print(f"        {found.pictures_per_second:.1f} pictures/s in {found.arithmetic}: {busy}")
 
 

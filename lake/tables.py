@@ -90,6 +90,7 @@ RUNS = pa.schema(
         # Rows of earlier versions lack what follows: a column is added at the end and reads as null where it is not.
         ("stage_times", pa.list_(pa.field("element", STAGE_TIME))),
         ("bottleneck", pa.string()),  # the name of the stage that held up the others
+        ("arithmetic", pa.string()),  # in which numbers the network scored
     ]
 )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -112,13 +113,12 @@ def score_shard(
     `of`: how many pictures the whole run scores, which decides whether compiling repays.
     """
     from model.predict import Predictions
-    from tasks.scoring import Watches
 
     lake = open_lake(lake_uri)
     rows = read_shard(lake.store, shard)
     with shared_device_slot(config.device_slot):
-        scorer = _resident_scorer(lake_uri, model_version, shard.number, config)
-        watches = Watches(scorer.workers)
+        scorer, load_s = _resident_scorer(lake_uri, model_version, shard.number, config)
+        watches = scorer.watches()
         jpegs = read_pixels(rows, _opener(lake.store), watches.read)
         predictions = []
         for some in scorer.score(jpegs, watches, pictures=rows.num_rows, of=of or rows.num_rows):
@@ -130,7 +130,8 @@ def score_shard(
             table, f"{run_id}-{shard.number:05d}", partition={"model_version": str(model_version)}
         )
     logger.info("shard %d: %d scored under model %d", shard.number, part.rows, model_version)
-    return ScoredShard(part, part.rows, watches.times(), scorer.model.arithmetic)
+    times = (StageTime("load network", load_s, 0.0), *watches.times())
+    return ScoredShard(part, part.rows, times, scorer.model.arithmetic)
 
 
 @unit
@@ -152,19 +153,23 @@ def _count(sql: Any, model_version: int) -> ScorePlan:
     return ScorePlan(model_version, int(live), int(contents), int(contents) - int(unscored), ())
 
 
-def _resident_scorer(lake_uri: str, model_version: int, shard: int, config: ScoreConfig) -> Scorer:
-    """The scorer of the model on the device that the shard falls to; one a device stays with its network."""
+def _resident_scorer(lake_uri: str, model_version: int, shard: int, config: ScoreConfig) -> tuple[Scorer, float]:
+    """The scorer of the model on the device that the shard falls to, and how long it took to have it.
+
+    One a device stays with its network.
+    """
     from tasks.scoring import ScorerOptions, make_scorer
 
-    devices = usable_devices(config.device)
-    device = devices[shard % len(devices)]
-    model = predictor(lake_uri, model_version, device, config.precision)
-    options = ScorerOptions(config.batch_size, config.decode_threads, config.compile, config.gpu_decode)
     with _making:
+        started = time.perf_counter()
+        devices = usable_devices(config.device)
+        device = devices[shard % len(devices)]
+        model = predictor(lake_uri, model_version, device, config.precision)
+        options = ScorerOptions(config.batch_size, config.decode_threads, config.compile, config.gpu_decode)
         found = _scorers.get(device)
         if found is None or found.model is not model or found.options != options:
             found = _scorers[device] = make_scorer(model, options)
-        return found
+        return found, time.perf_counter() - started
 
 
 def _opener(store: Store) -> Opener:

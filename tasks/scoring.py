@@ -52,9 +52,9 @@ class ScorerOptions:
 class Watches:
     """The time of one shard's stages."""
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int = 1, streams: int = 1) -> None:
         self.read, self.write = Stopwatch("read pixels"), Stopwatch("write scores")
-        self.prepare, self.infer = Stopwatch("prepare", workers=workers), Stopwatch("infer", workers=workers)
+        self.prepare, self.infer = Stopwatch("prepare", workers=workers), Stopwatch("infer", workers=streams)
 
     def times(self) -> tuple[StageTime, ...]:
         """How long each was busy. How long it waited only the run knows: shards overlap."""
@@ -139,7 +139,7 @@ class Scorer(ABC):
             return 0.0
         pixels = empty_batch(min(self.batch_size, TRIED), self.model.preprocessing.image_size).zero_()
         seconds = min(self._pools[-1].submit(self._try, pixels).result() for _ in range(2))
-        return seconds / len(pixels) * pictures / self._at_once
+        return seconds / len(pixels) * pictures / self.streams
 
     def _try(self, pixels: torch.Tensor) -> float:
         pending = self.model.start(pixels)
@@ -147,9 +147,13 @@ class Scorer(ABC):
         return pending.device_s
 
     @property
-    def _at_once(self) -> int:
+    def streams(self) -> int:
         """Batches that are computed side by side."""
         return 1
+
+    def watches(self) -> Watches:
+        """For one shard."""
+        return Watches(self.workers, self.streams)
 
 
 class CpuScorer(Scorer):
@@ -171,7 +175,8 @@ class CpuScorer(Scorer):
         return (self._streams,)
 
     @property
-    def _at_once(self) -> int:
+    def streams(self) -> int:
+        """Each of its threads is one."""
         return self.workers
 
     def _batch_of(self, pictures: int) -> int:

@@ -163,7 +163,7 @@ def test_threads_of_others_keep_their_number(model: Predictor, jpegs: list[bytes
 
 def test_times_say_how_long_each_stage_was_busy(model: Predictor, jpegs: list[bytes]) -> None:
     scorer = make_scorer(model, ScorerOptions(4))
-    watches = Watches(scorer.workers)
+    watches = scorer.watches()
 
     def slowly() -> Iterator[bytes]:
         for jpeg in jpegs:
