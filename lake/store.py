@@ -6,30 +6,30 @@ The only conditional write used anywhere is put-if-absent: it is the one that ev
 
 from __future__ import annotations
 
-import errno
-import itertools
 import logging
 import os
 import re
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from functools import cached_property
+from datetime import datetime, timedelta
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
 import obstore
+import pyarrow as pa
 from obstore import exceptions
 from obstore.store import LocalStore, MemoryStore, S3Store
 
 from lake.errors import LakeError, ObjectExists, ObjectNotFound, StoreUnavailable
+from lake.listing import LISTING, from_obstore, in_ranges, walk
 
 logger = logging.getLogger(__name__)
 
 LIST_CHUNK = 1000  # objects a page: S3's own page size
+MOST_CUTS = 16  # into which a long S3 listing is cut at once
 REQUEST_SECONDS = 30  # for one answer, its body included: a server that stalls is asked again
 RETRY_SECONDS = 60  # no further attempt after so long; between attempts obstore waits longer each time, by chance
 
@@ -67,7 +67,7 @@ class S3Location:
         except self._client.exceptions.NoSuchKey as error:
             raise FileNotFoundError(path) from error
 
-    def pages(self, prefix: str, *, after: str) -> Iterator[list[ObjectInfo]]:
+    def pages(self, prefix: str, *, after: str) -> Iterator[pa.RecordBatch]:
         """The objects below the prefix whose keys come after `after`, in pages."""
         pages = self._client.get_paginator("list_objects_v2").paginate(
             Bucket=self.bucket,
@@ -76,10 +76,27 @@ class S3Location:
         )
         start = len(self._key(""))
         for page in pages:
-            yield [
-                ObjectInfo(found["Key"][start:], found["Size"], found["ETag"].strip('"'), found["LastModified"])
+            rows = [
+                (found["Key"][start:], found["Size"], found["ETag"].strip('"'), found["LastModified"])
                 for found in page.get("Contents", [])
             ]
+            columns = [[row[column] for row in rows] for column in range(len(LISTING))]
+            yield pa.record_batch(columns, schema=LISTING)
+
+    def cuts(self, prefix: str, after: str, until: str | None) -> list[str]:
+        """Folders between two keys, at which a listing may be cut; those of the highest level that has several."""
+        start = len(self._key(""))
+        inside = prefix.count("/") + 1 if prefix else 0
+        for depth in range(inside, after.count("/") + 1):
+            above = "".join(f"{part}/" for part in after.split("/")[:depth])
+            page = self._client.list_objects_v2(
+                Bucket=self.bucket, Prefix=self._key(above), Delimiter="/", StartAfter=self._key(after)
+            )
+            ahead = sorted(found["Prefix"][start:] for found in page.get("CommonPrefixes", []))
+            ahead = [folder for folder in ahead if folder > after and (until is None or folder < until)]
+            if len(ahead) > 1:
+                return ahead[:: -(-len(ahead) // MOST_CUTS)]
+        return []
 
     def _key(self, path: str) -> str:
         return f"{self.prefix}/{path}" if self.prefix else path
@@ -152,23 +169,38 @@ class Store:
             return False
         return True
 
-    def pages(self, prefix: str = "") -> Iterator[list[ObjectInfo]]:
-        """Every object below the prefix, in pages; the pages are fetched as they are consumed."""
+    def listing(self, prefix: str = "") -> Iterator[pa.RecordBatch]:
+        """Every object below the prefix, in pages of LISTING that are fetched as they are consumed.
+
+        A directory's come in a stable order; a long S3 listing comes in several ranges at once.
+        """
         with _translated(self.uri, prefix):
             if self.directory is not None:
-                yield from _paged(_walk(self.directory, prefix))
-                return
-            last = ""
-            try:
-                for page in obstore.list(self._backend, prefix or None, chunk_size=LIST_CHUNK):
-                    found = [_object_info(dict(meta)) for meta in page]
-                    last = found[-1].path
-                    yield found
-            except exceptions.InvalidPathError:
-                if self.s3 is None:
-                    raise
-                # One key such as "a//b.jpg" stops obstore's listing; boto3 takes any key.
-                yield from self.s3.pages(prefix, after=last)
+                yield from walk(self.directory, prefix, LIST_CHUNK)
+            elif self.s3 is None:
+                yield from self._after(prefix, "")
+            else:
+                yield from in_ranges(partial(self._after, prefix), partial(self.s3.cuts, prefix))
+
+    def _after(self, prefix: str, after: str) -> Iterator[pa.RecordBatch]:
+        try:
+            found = obstore.list(
+                self._backend, prefix or None, offset=after or None, chunk_size=LIST_CHUNK, return_arrow=True
+            )
+            for page in found:
+                listed = from_obstore(page)
+                after = listed["path"][-1].as_py()
+                yield listed
+        except exceptions.InvalidPathError:
+            if self.s3 is None:
+                raise
+            # One key such as "a//b.jpg" stops obstore's listing; boto3 takes any key.
+            yield from self.s3.pages(prefix, after=after)
+
+    def pages(self, prefix: str = "") -> Iterator[list[ObjectInfo]]:
+        """The same listing, object by object."""
+        for page in self.listing(prefix):
+            yield [ObjectInfo(*row) for row in zip(*(column.to_pylist() for column in page), strict=True)]
 
     def names(self, prefix: str) -> list[str]:
         """The paths of the objects below the prefix, sorted."""
@@ -194,8 +226,9 @@ class Store:
 
     def check(self) -> None:
         """Ask the root one cheap question. Raises LakeError where it does not answer as a root should."""
-        for _ in self.pages():
-            break
+        with _translated(self.uri, ""):
+            for _ in self._after("", "") if self.directory is None else walk(self.directory, "", 1):
+                break
 
     @property
     def storage_options(self) -> dict[str, str]:
@@ -299,67 +332,6 @@ def resolve_s3(bucket: str, prefix: str) -> S3Location:
 def _is_odd(path: str) -> bool:
     """Whether obstore's paths don't allow the key: empty, `.` or `..` parts, control characters."""
     return not path.isprintable() or any(part in ("", ".", "..") for part in path.split("/"))
-
-
-def _walk(root: Path, prefix: str) -> Iterator[ObjectInfo]:
-    """The files below a directory in a stable order; links are followed, a cycle of them only once."""
-    seen: set[tuple[int, int]] = set()
-    for folder, folders, names in os.walk(root / prefix, onerror=_raise, followlinks=True):
-        try:
-            status = Path(folder).stat()
-        except FileNotFoundError:
-            continue  # removed meanwhile
-        if (status.st_dev, status.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        folders.sort()
-        for name in sorted(names):
-            found = _file_info(root, Path(folder, name))
-            if found is not None:
-                yield found
-
-
-def _file_info(root: Path, path: Path) -> ObjectInfo | None:
-    key = path.relative_to(root).as_posix()
-    if not _is_utf8(key):
-        logger.warning("%r is passed over: its name is not UTF-8, rename it", os.fsencode(path))
-        return None
-    try:
-        status = path.stat()
-    except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-            return None  # removed meanwhile, or a link that leads nowhere
-        raise
-    if not stat.S_ISREG(status.st_mode):
-        return None  # whoever reads a pipe waits for ever
-    # The inode tells a file moved into place even where it kept the old one's size and time.
-    etag = f"{status.st_ino:x}-{status.st_mtime_ns:x}-{status.st_size:x}"
-    return ObjectInfo(key, status.st_size, etag, datetime.fromtimestamp(status.st_mtime, tz=UTC))
-
-
-def _is_utf8(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _raise(error: OSError) -> None:
-    if not isinstance(error, FileNotFoundError):
-        raise error
-
-
-def _paged(found: Iterator[ObjectInfo]) -> Iterator[list[ObjectInfo]]:
-    while page := list(itertools.islice(found, LIST_CHUNK)):
-        yield page
-
-
-def _object_info(meta: dict[str, Any]) -> ObjectInfo:
-    # A store without etags still tells a changed object by its time.
-    etag = meta.get("e_tag") or meta["last_modified"].isoformat()
-    return ObjectInfo(meta["path"], int(meta["size"]), str(etag).strip('"'), meta["last_modified"])
 
 
 @contextmanager

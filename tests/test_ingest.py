@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
@@ -21,14 +22,15 @@ import tasks.ingest
 from lake import catalogue
 from lake.errors import StoreUnavailable
 from lake.lake import Lake, open_lake
-from lake.store import ObjectInfo, Store, open_store
+from lake.listing import LISTING
+from lake.store import Store, open_store
 from tasks.errors import CountsDisagree, SourceError
 from tasks.ingest import (
     IngestPlan,
+    are_pictures,
     check_images,
     commit_images,
     ingest_shard,
-    is_picture,
     plan_ingest,
     preview_ingest,
     product_id,
@@ -101,11 +103,12 @@ class Counting:
     store: Store
     read: list[str] = field(default_factory=list)
     before: Any = None
-    listed: Any = None
+    etag: str | None = None  # that the listing gives every object instead of its own
 
-    def pages(self, prefix: str = "") -> Iterator[list[ObjectInfo]]:
-        for page in self.store.pages(prefix):
-            yield page if self.listed is None else [self.listed(info) for info in page]
+    def listing(self, prefix: str = "") -> Iterator[pa.RecordBatch]:
+        for page in self.store.listing(prefix):
+            etags = page["etag"] if self.etag is None else pa.array([self.etag] * page.num_rows)
+            yield page.set_column(LISTING.get_field_index("etag"), "etag", etags)
 
     def get(self, path: str) -> bytes:
         self.read.append(path)
@@ -242,10 +245,19 @@ def test_a_picture_of_a_kind_that_is_not_read_says_so(shop: Shop, suffix: str) -
         ("a.heic", 10, True),
         ("a.SVG", 10, True),
         (".jpg", 10, False),
+        ("a.", 10, True),
+        ("a.txt.", 10, True),
+        ("folder.jpg/a.txt", 10, False),
+        ("ajpg", 10, True),
+        ("a.jpgx", 10, False),
+        ("line\nbreak.jpg", 10, True),
+        ("line\n.jpg", 10, True),
+        ("写真.jpg", 10, True),
     ],
 )
 def test_an_object_is_a_picture_by_its_name(name: str, size: int, taken: bool) -> None:
-    assert is_picture(ObjectInfo(name, size, "etag", datetime.now(UTC))) is taken
+    page = pa.record_batch([[name], [size], ["etag"], [datetime.now(UTC)]], schema=LISTING)
+    assert are_pictures(page).to_pylist() == [taken]
 
 
 def test_what_is_no_picture_by_its_name_is_counted_and_never_read(shop: Shop, counting: Counting) -> None:
@@ -329,7 +341,7 @@ def test_a_file_moved_into_place_with_the_old_ones_size_and_time_is_changed(shop
 
 
 def test_a_picture_of_another_size_is_changed_even_where_its_etag_stays(shop: Shop, counting: Counting) -> None:
-    counting.listed = lambda info: dataclasses.replace(info, etag="the same for all")
+    counting.etag = "the same for all"
     shop.ingest()
     shop.put("a.png", picture(78, size=(40, 40)))
     assert shop.ingest().counts == {"unchanged": 2, "changed": 1, "ingested": 1}
