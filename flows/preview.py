@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from flows.parameters import IngestParameters, NightlyParameters, RebuildParameters, ScoreParameters
+from index.memory import estimate
 from lake.errors import NoLake
 from lake.lake import Lake, open_lake
 from lake.store import open_store
-from tasks.index_plan import IndexPlan, preview_index
+from tasks.index_plan import IndexPlan, RebuildConfig, preview_index
 from tasks.ingest import preview_ingest
 from tasks.models import require_model
 from tasks.score import preview_scoring
@@ -24,18 +25,46 @@ def preview(parameters: IngestParameters | ScoreParameters | RebuildParameters) 
     if isinstance(parameters, ScoreParameters):
         return _score(lake, parameters.model_version or require_model(lake))
     version = parameters.model_version or require_model(lake)
-    plan = preview_index(lake, version, parameters.rebuild_config(), parameters.afresh)
-    return {
-        "model": version,
+    config = parameters.rebuild_config()
+    return _index(preview_index(lake, version, config, parameters.afresh), config)
+
+
+def _index(plan: IndexPlan, config: RebuildConfig) -> dict[str, Any]:
+    found = {
+        "model": plan.model_version,
         "vectors": plan.rows,
         "index": plan.spec.factory_string(),
         "bytes_per_vector": plan.spec.bytes_per_vector,
-        "shards_kept": len(plan.kept),
-        "shards_to_write": len(plan.to_write),
-        "vectors_to_write": sum(shard.rows for shard in plan.to_write),
-        "quantizers": _quantizers(plan),
         "publish": _publication(plan),
     }
+    if plan.same_as is not None:
+        return found
+    to_write = [shard.rows for shard in plan.to_write]
+    memory = estimate(
+        plan.spec,
+        rows=plan.rows,
+        training_rows=min(plan.rows, plan.spec.training_rows) if plan.trains else 0,
+        shard_rows=max(to_write, default=0),
+        queries=2 * config.queries,
+    )
+    return found | {
+        "quantizers": _quantizers(plan),
+        "shards_kept": len(plan.kept),
+        "masked_vectors": sum(shard.rows - shard.live for shard in plan.kept),
+        "shards_to_write": len(to_write),
+        "vectors_to_write": sum(to_write),
+        "largest_shard_mb": _mb(max(to_write, default=0) * plan.spec.bytes_per_vector),
+        "to_write_mb": _mb(sum(to_write) * plan.spec.bytes_per_vector),
+        "memory_training_mb": _mb(memory.training),
+        "memory_encoding_mb": _mb(memory.encoding),
+        "memory_measuring_mb": _mb(memory.measuring),
+        "memory_searching_mb": _mb(memory.searching),
+        "mapped_vectors_mb": _mb(2 * plan.spec.dimension * plan.rows),
+    }
+
+
+def _mb(size_bytes: int) -> float:
+    return round(size_bytes / 1e6, 1)
 
 
 def _quantizers(plan: IndexPlan) -> str:

@@ -6,6 +6,7 @@ neighbours. Knows nothing about publishing: it says what was found, or that the 
 
 import math
 import time
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import NormalDist
@@ -18,7 +19,7 @@ from index.searching import Mask, Neighbours, Rows, Searcher
 
 K = 10
 RERANK_FACTORS = (2, 4, 8, 16, 32)  # the last ones where codes tell neighbours apart badly
-SLICE_QUERIES = 200
+SLICE_QUERIES = 500
 SLICE_AT_LEAST = 100  # rows; the bound of fewer is too wide to judge by
 CONFIDENCE = 0.95
 # float32 rounds sums of thousands of products at about this, so nearer counts as a tie
@@ -104,7 +105,7 @@ def measure(
     Args:
         searcher: an open index.
         queries: how many rows to draw as queries.
-        seed: of the draw.
+        seed: of the draw, which is by the rows' keys.
         nprobe: lists to look in.
         rerank_factor: candidates for each neighbour.
         among: one bool a row; queries are drawn from these. Recall over all rows stays high for long while
@@ -130,10 +131,11 @@ def tune(
     Args:
         searcher: an open index.
         target: least recall@10, its lower bound.
-        queries: how many rows to draw from all of them; each slice brings up to 200 more.
+        queries: how many rows to draw from all of them; each slice brings up to 500 more.
         seed: of the draw.
         slices: one bool a row each, such as what is new; a slice of fewer than 100 rows is not judged.
-        start: nprobe and rerank factor that served last; taken at once where they still meet the target.
+        start: nprobe and rerank factor that served last; kept where they still meet the target, with as many more
+            lists as it takes where they do not.
 
     Raises:
         BelowTarget: none meets it, even with every list searched.
@@ -143,6 +145,8 @@ def tune(
         return Tuned(1, 1, _measure(searcher, trial, 1, 1))
     if start is not None and _meets(searcher, trial, *start, target):
         return _tuned(searcher, trial, *start)
+    if start is not None and (nprobe := _fewest_lists(searcher, trial, start[1], target, missed=start[0])):
+        return _tuned(searcher, trial, nprobe, start[1])
     best: Tuned | None = None
     for factor in RERANK_FACTORS:
         nprobe = _fewest_lists(searcher, trial, factor, target)
@@ -175,12 +179,11 @@ def _draw(
     among: Mask | None = None,
     slices: Mapping[str, Mask] | None = None,
 ) -> _Trial:
-    random = np.random.default_rng(seed)
+    ranks = _ranks(searcher, seed)
     candidates = np.arange(len(searcher)) if among is None else np.flatnonzero(among)
-    count = min(queries, len(candidates)) if len(searcher) > 1 else 0
-    everywhere = np.sort(random.choice(candidates, count, replace=False))
+    everywhere = _some(candidates, queries if len(searcher) > 1 else 0, ranks)
     judged = {name: mask for name, mask in (slices or {}).items() if np.count_nonzero(mask) >= SLICE_AT_LEAST}
-    more = [_some(np.flatnonzero(mask), SLICE_QUERIES, random) for mask in judged.values()]
+    more = [_some(np.flatnonzero(mask), SLICE_QUERIES, ranks) for mask in judged.values()]
     rows = np.unique(np.concatenate([everywhere, *more]))
     truth = searcher.exact(searcher.vectors(rows), K + 1)
     return _Trial(
@@ -191,8 +194,14 @@ def _draw(
     )
 
 
-def _some(rows: Rows, most: int, random: np.random.Generator) -> Rows:
-    return random.choice(rows, min(most, len(rows)), replace=False)
+def _ranks(searcher: Searcher, seed: int) -> npt.NDArray[np.uint32]:
+    """A number for each row by which queries are drawn: of the key, so that another night draws the same ones."""
+    keys = searcher.table["image_key"].to_pylist()
+    return np.fromiter((zlib.crc32(key.encode(), seed) for key in keys), np.uint32, len(keys))
+
+
+def _some(rows: Rows, most: int, ranks: npt.NDArray[np.uint32]) -> Rows:
+    return np.sort(rows[np.argsort(ranks[rows], kind="stable")[:most]])
 
 
 def _without_self(found: Neighbours, own: Rows) -> Neighbours:
@@ -264,11 +273,14 @@ def _latency_ms(searcher: Searcher, trial: _Trial, nprobe: int | None, factor: i
     return 1000 * float(np.median(seconds))
 
 
-def _fewest_lists(searcher: Searcher, trial: _Trial, factor: int, target: float) -> int | None:
-    """The smallest nprobe that meets the target, or None: doubled until one does, then bisected."""
+def _fewest_lists(searcher: Searcher, trial: _Trial, factor: int, target: float, missed: int = 0) -> int | None:
+    """The smallest nprobe that meets the target, or None: doubled until one does, then bisected.
+
+    So many lists as `missed` are known not to.
+    """
     if not len(trial.rows):
         return 1
-    missed, nprobe = 0, 1
+    missed, nprobe = min(missed, searcher.spec.nlist), min(max(1, 2 * missed), searcher.spec.nlist)
     if not _meets(searcher, trial, searcher.spec.nlist, factor, target):
         return None  # asked first: the widest search is slow, but so are all those on the way to it
     while nprobe < searcher.spec.nlist and not _meets(searcher, trial, nprobe, factor, target):

@@ -536,6 +536,24 @@ def test_a_dry_run_counts_what_the_run_would_do(run: Run, places: dict[str, str]
     assert (found["listed"], found["new"]) == (15, 15)
 
 
+def test_a_dry_run_of_an_index_says_what_it_would_write_and_how_much_memory_it_takes(
+    run: Run, small: SmallLake
+) -> None:
+    arguments = ("rebuild-index", "--lake", small.uri, "--dry-run", "--json")
+    assert json.loads(run(*arguments).out)["publish"] == "nothing: the published index has this content"
+    found = json.loads(run(*arguments, "--afresh").out)
+    assert found["publish"] == "a new version"
+    assert (found["vectors"], found["shards_kept"], found["shards_to_write"], found["vectors_to_write"]) == (
+        12,
+        0,
+        1,
+        12,
+    )
+    assert found["to_write_mb"] == pytest.approx(12 * found["bytes_per_vector"] / 1e6, abs=0.06)
+    assert found["memory_training_mb"] == 0
+    assert found["memory_measuring_mb"] >= found["memory_searching_mb"] > 0
+
+
 def test_a_search_by_picture_finds_the_picture_itself_first(run: Run, small: SmallLake) -> None:
     ended = run("search", str(_first(small)), "-k", "3", "--device", "cpu", "--lake", small.uri, "--json")
     neighbours = json.loads(ended.out)["neighbours"]
