@@ -208,10 +208,9 @@ class Predictor:
         # Freezing lets the CPU's convolutions take in the activations and sums that follow them.
         options: dict[str, Any] = {"freezing": self.device.type == "cpu"}
         compiled = cast(Answering, torch.compile(self._scoring, dynamic=False, options=options))
-        side = self.preprocessing.image_size
         try:
             with torch.inference_mode():
-                compiled(torch.zeros(pictures, 3, side, side, dtype=torch.uint8, device=self.device))
+                compiled(self._black(pictures))
         except Exception as error:  # a missing compiler, a full disk, a defect of the compiler: all end here
             raise ModelError(f"torch could not compile the network, set compile to never: {error}") from error
         self._compiled, self._bucket = compiled, pictures
@@ -227,10 +226,9 @@ class Predictor:
         return int(min(MOST_AT_ONCE, 2 ** max(0, fitting.bit_length() - 1)))
 
     def _bytes_a_picture(self, pictures: int = 8) -> float:
-        side = self.preprocessing.image_size
         torch.cuda.reset_peak_memory_stats(self.device)
         before = torch.cuda.memory_allocated(self.device)
-        self.start(torch.zeros(pictures, 3, side, side, dtype=torch.uint8)).result()
+        self.start(self._black(pictures)).result()
         return (torch.cuda.max_memory_allocated(self.device) - before) / pictures
 
     def _on_device(self, pixels: Tensor) -> Tensor:
@@ -273,10 +271,17 @@ class Predictor:
         if compiled is None or count > self._bucket:
             scores, embedding = self._scoring(pixels)
             return scores, embedding
-        filled = torch.zeros(self._bucket, *pixels.shape[1:], dtype=torch.uint8, device=pixels.device)
-        filled[:count] = pixels
-        scores, embedding = compiled(filled)
+        # One shape and one layout: any other would be compiled anew.
+        if count < self._bucket or not pixels.is_contiguous(memory_format=torch.channels_last):
+            filled = self._black(self._bucket)
+            filled[:count] = pixels
+            pixels = filled
+        scores, embedding = compiled(pixels)
         return scores[:count], embedding[:count]
+
+    def _black(self, pictures: int) -> Tensor:
+        side = self.preprocessing.image_size
+        return torch.zeros(pictures, side, side, 3, dtype=torch.uint8, device=self.device).permute(0, 3, 1, 2)
 
     def _check(self, pixels: Tensor) -> None:
         side = self.preprocessing.image_size

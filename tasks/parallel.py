@@ -1,35 +1,13 @@
-"""Work in threads whose memory is bounded: no more than a window of items is in flight."""
+"""Reading in a thread of its own, with bounded memory."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar, cast
 
 Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-
-def bounded_map(
-    function: Callable[[Item], Result], items: Iterable[Item], *, workers: int, window: int
-) -> Iterator[Result]:
-    """The results in the items' order. At most `window` items are taken ahead of the consumer.
-
-    The first exception of `function` is raised where its result was due; the items in flight are let finish.
-    """
-    waiting: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        try:
-            for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) >= window:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 def read_ahead(items: Iterable[Item], ahead: int) -> Iterator[Item]:
@@ -41,12 +19,9 @@ def read_ahead(items: Iterable[Item], ahead: int) -> Iterator[Item]:
     waiting: deque[Future[Item | object]] = deque()
     with ThreadPoolExecutor(1) as reader:
         try:
-            while True:
-                while len(waiting) < ahead:
-                    waiting.append(reader.submit(next, iterator, end))
-                item = waiting.popleft().result()
-                if item is end:
-                    return
+            waiting.extend(reader.submit(next, iterator, end) for _ in range(ahead))
+            while (item := waiting.popleft().result()) is not end:
+                waiting.append(reader.submit(next, iterator, end))
                 yield cast(Item, item)
         finally:
             for future in waiting:
