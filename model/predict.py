@@ -167,7 +167,7 @@ class Predictor:
     @property
     def answering(self) -> Answering:
         """What scores: uint8 B×3×S×S on the device → B×3 (polarity, negative, positive intensity) and B×E there."""
-        return self._compiled or self._scoring
+        return self._scoring if self._compiled is None else self._compiled
 
     @property
     def arithmetic(self) -> str:
