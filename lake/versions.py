@@ -38,6 +38,7 @@ MANIFEST = "manifest.json"
 CLAIM = "claim.json"
 FILES_AT_ONCE = 4  # of a version, each wholly in memory while it is downloaded
 READERS = 16  # small objects read at once: an S3 answers each in tens of milliseconds, and a log grows every night
+_PARTIAL = re.compile(r"\.[0-9a-f]{32}$")
 _ENTRY = re.compile(r"/log/\d{12}\.json$")
 FORMAT = 1  # of manifests and log entries; raised when an old reader would misread a new one
 SHARING = 2  # of manifests that name files of other versions
@@ -269,15 +270,33 @@ class Versions:
 
     def fetch_files(self, version: int, records: Iterable[FileRecord], cache: Path) -> Path:
         """`fetch`, of some files, or of a version that is not sealed yet."""
-        if self._store.directory is not None:
-            versions = self._store.directory / self.kind / "versions"
-        else:
-            versions = cache / hashlib.sha256(self._store.uri.encode()).hexdigest()[:16] / self.kind
+        versions = self._versions_below(cache)
         # Checking 4 GB of a million vectors takes seconds on one core; neither it nor a download holds the GIL.
         with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
             places = ((record, versions / f"{record.held_by(version):06d}" / record.name) for record in records)
             list(pool.map(lambda each: self._fetch_file(version, *each), places))
         return versions / f"{version:06d}"
+
+    def forget_older(self, version: int, cache: Path) -> None:
+        """Remove from a remote lake's cache what lies in older versions and this one does not name.
+
+        Whoever has such a file open keeps it; newer versions, which a rebuild may be measuring, are left alone.
+        """
+        if self._store.directory is not None:
+            return
+        versions = self._versions_below(cache)
+        kept = {versions / f"{each.held_by(version):06d}" / each.name for each in self.manifest(version).files}
+        for folder in versions.iterdir() if versions.is_dir() else ():
+            if folder.name.isdigit() and int(folder.name) < version:
+                for path in set(folder.iterdir()) - kept:
+                    if not _PARTIAL.search(path.name):  # another process is fetching it
+                        path.unlink(missing_ok=True)
+
+    def _versions_below(self, cache: Path) -> Path:
+        """Where versions lie on this machine, one directory each."""
+        if self._store.directory is not None:
+            return self._store.directory / self.kind / "versions"
+        return cache / hashlib.sha256(self._store.uri.encode()).hexdigest()[:16] / self.kind
 
     def is_whole(self, version: int) -> bool:
         """Whether every file of the version is there: by sha256 in a local lake, by size elsewhere."""

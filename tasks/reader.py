@@ -142,7 +142,9 @@ class Reader:
             if current is not None and current.version == version:
                 return current
             try:
-                return OpenIndex(version, Searcher.open(self._lake.indexes.fetch(version, self._cache)))
+                opened = OpenIndex(version, Searcher.open(self._lake.indexes.fetch(version, self._cache)))
+                self._lake.indexes.forget_older(version, self._cache)
+                return opened
             except (LakeError, IndexingError):
                 if attempt == OPEN_ATTEMPTS - 1 or self._lake.indexes.current() == version:
                     raise

@@ -156,6 +156,20 @@ def test_a_vector_of_another_model_or_size_is_refused(lake: Lake, tmp_path: Path
         reader.search_keys(["nothing.jpg"], 3)
 
 
+def test_what_older_versions_left_in_the_cache_is_removed(lake: Lake, spec: IndexSpec, tmp_path: Path) -> None:
+    """And nothing in a local lake, where the versions themselves are read."""
+    for _ in range(2):
+        publish(lake, tmp_path, spec)
+        (stray := tmp_path / "cache" / "another lake" / "indexes" / "000001").mkdir(parents=True, exist_ok=True)
+        (stray / "index.json").touch()
+        reader = Reader(lake, tmp_path / "cache")
+    cached = {path.parent.name for path in (tmp_path / "cache").rglob("*.npy")}
+    assert cached == (set() if lake.store.directory else {"000002"})
+    assert (stray / "index.json").exists()
+    assert lake.indexes.is_whole(1)
+    assert reader.search_keys(["00000.jpg"], 5) == Reader(lake, tmp_path / "cache").search_keys(["00000.jpg"], 5)
+
+
 def test_a_reader_needs_a_published_index(lake: Lake, tmp_path: Path) -> None:
     with pytest.raises(LakeError, match="the lake has no index yet"):
         Reader(lake, tmp_path)
