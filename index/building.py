@@ -7,6 +7,7 @@ zero vectors and duplicates in silence.
 Shapes: N rows, D dimension.
 """
 
+import hashlib
 import json
 import logging
 import threading
@@ -37,6 +38,9 @@ FORMAT = 2
 DESCRIPTION = "index.json"
 TRAINED = "trained.faiss"
 MASKED = "masked.parquet"
+CODES = ".codes.zst"
+CODES_COMPRESSION = "zstd"
+WHOLE_INDEX = ".faiss"  # in format 1
 BLOCK_BYTES = 64 << 20
 FP16_MAX = 65_504.0
 
@@ -61,6 +65,10 @@ class Shard:
 
     path: str
     rows: int | None
+
+    def files(self, spec: IndexSpec) -> tuple[str, ...]:
+        """Vectors, keys and, unless flat, codes."""
+        return shard_files(self.path, spec, WHOLE_INDEX if self.rows is None else CODES)
 
 
 @dataclass(frozen=True)
@@ -157,9 +165,9 @@ def shard_path(number: int) -> str:
     return f"shard-{number:05d}"
 
 
-def shard_files(path: str, spec: IndexSpec) -> tuple[str, ...]:
+def shard_files(path: str, spec: IndexSpec, codes_ending: str = CODES) -> tuple[str, ...]:
     """The files of a shard: vectors, keys and, unless flat, codes."""
-    codes = () if spec.kind == "flat" else (f"{path}.faiss",)
+    codes = () if spec.kind == "flat" else (f"{path}{codes_ending}",)
     return (f"{path}.vectors.npy", f"{path}.keys.parquet", *codes)
 
 
@@ -247,10 +255,23 @@ def write_shard(
     files = shard_files(shard_path(number), spec)
     _write_vectors(directory / files[0], rows, spec, index)
     parquet.write_table(keys, directory / files[1], compression="zstd")
-    if index is not None:
-        faiss.write_index(index, str(directory / files[2]))
+    if index is not None and trained is not None:
+        write_codes(directory / files[2], index, trained)
     logger.info("wrote shard %d: %d rows of %s", number, len(rows), spec.factory_string())
     return ShardFiles(number, len(rows), files)
+
+
+def write_codes(path: Path, index: Any, trained: bytes) -> None:
+    """Write the lists of an index that `trained` became when rows were added to it.
+
+    The sha256 of the quantizers stands before the lists; they themselves lie beside the shards, once. Compressed,
+    because the lists of a small shard are mostly the padding of their blocks.
+    """
+    writer = faiss.VectorIOWriter()
+    untyped.write_InvertedLists(inverted_file(index).invlists, writer)
+    with pa.OSFile(str(path), "wb") as file, pa.CompressedOutputStream(file, CODES_COMPRESSION) as compressed:
+        compressed.write(hashlib.sha256(trained).digest())
+        compressed.write(pa.py_buffer(faiss.vector_to_array(writer.data)))
 
 
 def write_trained(directory: Path, trained: bytes) -> str:

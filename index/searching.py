@@ -25,16 +25,13 @@ from index.building import (
     as_compared,
     bad_rows,
     blocks,
-    check_matches,
     duplicates,
     inverted_file,
     read_description,
-    reading,
-    rotation,
-    shard_files,
     to_encoded,
     untyped,
 )
+from index.codes import merged_codes
 from index.errors import BadVectors, CorruptIndex, UnknownKey
 from index.spec import IndexSpec
 from index.vectors import StoredVectors
@@ -93,7 +90,7 @@ class Searcher:
         """
         description = description or read_description(directory)
         spec = description.spec
-        names = [shard_files(shard.path, spec) for shard in description.shards]
+        names = [shard.files(spec) for shard in description.shards]
         vectors = [_read_vectors(directory / files[0], spec) for files in names]
         for files, shard, held in zip(names, description.shards, vectors, strict=True):
             _expect_rows(directory / files[0], len(held), len(held) if shard.rows is None else shard.rows)
@@ -104,7 +101,7 @@ class Searcher:
         codes = None
         if spec.kind != "flat":
             shards = [(directory / files[2], mask) for files, mask in zip(names, live, strict=True)]
-            codes = _merged_codes(directory / description.trained, shards, spec)
+            codes = merged_codes(directory / description.trained, shards, spec)
         logger.info("opened %s: %d rows, %s", directory, keys.num_rows, spec.factory_string())
         return cls(description, StoredVectors(vectors, live, unit=spec.metric == "cosine"), keys, codes)
 
@@ -343,62 +340,3 @@ def _one_table(tables: list[pa.Table], directory: Path) -> pa.Table:
     if repeated:
         raise CorruptIndex(f"{directory}: {len(repeated)} image_keys are there twice, such as {repeated[0]!r}")
     return table
-
-
-def _merged_codes(trained: Path, shards: list[tuple[Path, Mask]], spec: IndexSpec) -> Any:
-    """Load every shard's codes into one index whose ids are the live rows of the version.
-
-    One index rather than one a shard: a query is then assigned to its lists once, not once a shard.
-    """
-    merged = _read_codes(trained, spec)
-    into = inverted_file(merged)
-    learnt = _learnt(merged)
-    start = 0
-    for path, live in shards:
-        shard = _read_codes(path, spec)
-        _expect_rows(path, shard.ntotal, len(live))
-        if _learnt(shard) != learnt:
-            raise CorruptIndex(f"{path} was encoded by other quantizers than {trained.name}")
-        into.merge_from(inverted_file(shard), start)
-        start += len(live)
-    if shards:
-        _drop_masked(into, np.concatenate([live for _, live in shards]))
-    return merged
-
-
-def _drop_masked(inverted: Any, live: Mask) -> None:
-    """Remove the codes of masked rows and number the others without gaps, so that a search needs no mask."""
-    if live.all():
-        return
-    inverted.remove_ids(untyped.IDSelectorBitmap(np.packbits(~live, bitorder="little")))
-    numbers = np.cumsum(live) - 1
-    lists: Any = untyped.downcast_InvertedLists(inverted.invlists)
-    for number in range(inverted.nlist):
-        if size := lists.list_size(number):
-            ids = untyped.rev_swig_ptr(lists.get_ids(number), size)  # faiss's own memory
-            ids[:] = numbers[ids]
-
-
-def _read_codes(path: Path, spec: IndexSpec) -> Any:
-    try:
-        with reading(path.stat().st_size, spec):
-            index = faiss.read_index(str(path))
-    except (OSError, RuntimeError, MemoryError) as error:
-        raise CorruptIndex(f"{path} cannot be read: {error}") from error
-    try:
-        check_matches(index, spec)
-    except CorruptIndex as error:
-        raise CorruptIndex(f"{path}: {error}") from error
-    return index
-
-
-def _learnt(index: Any) -> list[bytes]:
-    """All that training chose: merging codes of other quantizers works, and finds nonsense."""
-    inverted = inverted_file(index)
-    centroids: Any = faiss.downcast_index(inverted.quantizer)
-    parts = [centroids.codes]
-    if hasattr(inverted, "pq"):
-        parts.append(inverted.pq.centroids)
-    if isinstance(index, faiss.IndexPreTransform):
-        parts += [rotation(index).A, rotation(index).b]
-    return [faiss.vector_to_array(part).tobytes() for part in parts]

@@ -77,7 +77,7 @@ def test_a_shard_is_the_same_bytes_when_written_twice(vectors: Floats, trained: 
         contents.append([(tmp_path / name / file).read_bytes() for file in shard.files])
     assert contents[0] == contents[1]
     assert (shard.number, shard.rows) == (3, 3_000)
-    assert shard.files == ("shard-00003.vectors.npy", "shard-00003.keys.parquet", "shard-00003.faiss")
+    assert shard.files == ("shard-00003.vectors.npy", "shard-00003.keys.parquet", "shard-00003.codes.zst")
 
 
 def test_vectors_are_stored_with_length_one_under_cosine(tmp_path: Path) -> None:

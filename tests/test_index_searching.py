@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from shutil import copytree
 
+import faiss
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -312,7 +313,7 @@ def test_threads_may_share_a_searcher(coded: Built, queries: Floats) -> None:
     assert together == alone
 
 
-CODED_FILES = ["trained.faiss", "shard-00000.faiss", "shard-00000.vectors.npy", "shard-00000.keys.parquet"]
+CODED_FILES = ["trained.faiss", "shard-00000.codes.zst", "shard-00000.vectors.npy", "shard-00000.keys.parquet"]
 
 
 @pytest.fixture
@@ -339,7 +340,7 @@ def test_codes_of_any_kind_cut_short_anywhere_or_altered_never_crash(spec: Index
     """The checksums refuse such files first; this is what happens where a program opens a directory itself."""
     vectors = clustered(1_500, 32, seed=3)
     build(tmp_path, vectors, spec, shards=[1_000, 500])
-    path = tmp_path / "shard-00001.faiss"
+    path = tmp_path / "shard-00001.codes.zst"
     whole = path.read_bytes()
     for size in np.linspace(0, len(whole) - 1, 40, dtype=int):
         path.write_bytes(whole[:size])
@@ -366,12 +367,14 @@ def test_a_missing_file_is_named(damaged: Path, name: str) -> None:
 
 
 def test_a_length_of_a_terabyte_is_not_allocated(damaged: Path) -> None:
-    path = damaged / "shard-00000.faiss"
-    content = bytearray(path.read_bytes())
-    rows = (1_500).to_bytes(8, "little")
-    content = content.replace(rows, (1 << 40).to_bytes(8, "little"))
-    path.write_bytes(content)
-    with pytest.raises(CorruptIndex, match=r"shard-00000\.faiss"):
+    path = damaged / "shard-00000.codes.zst"
+    with pa.CompressedInputStream(str(path), "zstd") as stream:
+        content = bytearray(stream.read())
+    # The quantizers' sha256, the name of the kind of lists, four sizes; then the length of the first list's ids.
+    content[68:76] = (1 << 40).to_bytes(8, "little")
+    with pa.CompressedOutputStream(str(path), "zstd") as stream:
+        stream.write(bytes(content))
+    with pytest.raises(CorruptIndex, match=r"shard-00000\.codes\.zst"):
         Searcher.open(damaged)
 
 
@@ -407,7 +410,7 @@ def _other_columns(directory: Path) -> None:
 
 
 def _codes_of_another_shard(directory: Path) -> None:
-    (directory / "shard-00000.faiss").write_bytes((directory / "shard-00002.faiss").read_bytes())
+    (directory / "shard-00000.codes.zst").write_bytes((directory / "shard-00002.codes.zst").read_bytes())
 
 
 def _other_training(directory: Path) -> None:
@@ -450,6 +453,25 @@ def test_files_that_contradict_each_other_are_refused(
 def test_an_empty_directory_is_not_an_index(tmp_path: Path) -> None:
     with pytest.raises(NotAnIndex):
         Searcher.open(tmp_path)
+
+
+def test_an_index_of_format_1_answers_as_before(coded: Built, queries: Floats, tmp_path: Path) -> None:
+    """It kept a whole index in each shard, and told only how many shards there are."""
+    copytree(coded.directory, tmp_path / "old")
+    described = read_description(coded.directory)
+    start = 0
+    for number, shard in enumerate(described.shards):
+        index = faiss.read_index(str(coded.directory / "trained.faiss"))
+        rows = coded.vectors[start : start + (shard.rows or 0)]
+        index.add(rows)
+        faiss.write_index(index, str(tmp_path / "old" / f"shard-{number:05d}.faiss"))
+        (tmp_path / "old" / f"shard-{number:05d}.codes.zst").unlink()
+        start += len(rows)
+    values = described.to_dict() | {"format": 1, "shards": len(described.shards)}
+    del values["codebook"], values["masked"]
+    (tmp_path / "old" / "index.json").write_text(json.dumps(values))
+    found, expected = Searcher.open(tmp_path / "old").search(queries, 10), coded.searcher.search(queries, 10)
+    assert (found.rows == expected.rows).mean() > 0.99  # codes of vectors whose length is 1 to their last bit or not
 
 
 # Masked rows: rows of a shard's files that search must never return

@@ -184,8 +184,22 @@ def test_a_large_catalogue_is_quantized_in_shards_and_still_found_exactly(
     found = shop.night()
     manifest = shop.lake.indexes.manifest(1)
     assert "PQ" in manifest.properties["factory"]
-    assert sum(record.name.endswith(".faiss") for record in manifest.files) == 3 + 1  # shards, and the trained one
+    assert sum(record.name.endswith(".codes.zst") for record in manifest.files) == 3
     assert found.index.recall_at_10 is not None and found.index.recall_at_10 >= 0.99
+    _check_night(shop, found)
+
+    shop.put("a/new.jpg", picture(1000, side=24))
+    shop.delete("a/0.jpg")
+    found = shop.night()
+    assert (found.index.shards_kept, found.index.shards_written, found.index.built_because) == (3, 1, "")
+    _check_night(shop, found)
+
+    path = shop.lake.indexes.path(1, "shard-00001.vectors.npy")
+    shop.lake.store.put(path, shop.lake.store.get(path)[:-1] + b"?")
+    shop.put("a/newer.jpg", picture(1001, side=24))
+    found = shop.night()
+    assert "shard-00001.vectors.npy is damaged" in found.index.built_because
+    assert (found.index.shards_kept, found.index.shards_written) == (0, 3)
     _check_night(shop, found)
 
 

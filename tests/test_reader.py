@@ -125,7 +125,7 @@ def test_a_version_collected_while_it_is_opened_is_passed_over(lake: Lake, tmp_p
     assert Reader(lake, tmp_path / "cache").index.version == 2
 
 
-@pytest.mark.parametrize("name", ["shard-00000.vectors.npy", "shard-00001.faiss", "trained.faiss"])
+@pytest.mark.parametrize("name", ["shard-00000.vectors.npy", "shard-00001.codes.zst", "trained.faiss"])
 def test_a_damaged_version_is_refused_and_the_old_one_answers_on(lake: Lake, name: str, tmp_path: Path) -> None:
     publish(lake, tmp_path, ivfpq(DIMENSION, nlist=8))
     reader = Reader(lake, tmp_path / "cache")
