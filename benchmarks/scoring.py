@@ -33,7 +33,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
@@ -56,7 +56,15 @@ SHARDS = 4
 SHARDS_AT_ONCE = 4  # as the flow has it
 CORES = os.cpu_count() or 1
 CEILING, OURS = "bare, as it scores", "scoring, Parquet to table"
+RAY = "Ray Data, our network"
 BY_HAND = {True: "DataLoader, network as trained", False: "DataLoader, our network"}
+
+
+class Done(NamedTuple):
+    """One measurement."""
+
+    rate: float  # pictures/s
+    pictures: int  # that were scored meanwhile, also before the clock ran
 
 
 @dataclass(frozen=True)
@@ -86,11 +94,12 @@ class Job:
         """The Parquet files, each one shard."""
         return [str(shard["url"][0]) for shard in self.shards]
 
-    def take(self, contestant: str, batch_size: int, rate: Callable[[], float]) -> None:
+    def take(self, contestant: str, batch_size: int, run: Callable[[], Done]) -> None:
         """One measurement."""
         before = processor_s()
-        self.rates.setdefault(contestant, {}).setdefault(batch_size, []).append(rate())
-        self.cpu_ms.setdefault(contestant, []).append((processor_s() - before) * 1000 / self.pictures)
+        done = run()
+        self.rates.setdefault(contestant, {}).setdefault(batch_size, []).append(done.rate)
+        self.cpu_ms.setdefault(contestant, []).append((processor_s() - before) * 1000 / done.pictures)
 
 
 def processor_s() -> float:
@@ -142,8 +151,8 @@ def synchronised(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def bare(forward: Callable[[torch.Tensor], Any], batch: torch.Tensor, pictures: int) -> float:
-    """Pictures a second of one network over one resident batch."""
+def bare(forward: Callable[[torch.Tensor], Any], batch: torch.Tensor, pictures: int) -> Done:
+    """One network over one resident batch."""
     steps = max(2, pictures // len(batch))
     with torch.inference_mode():
         forward(batch)
@@ -152,23 +161,23 @@ def bare(forward: Callable[[torch.Tensor], Any], batch: torch.Tensor, pictures: 
         for _ in range(steps):
             forward(batch)
         synchronised(batch.device)
-    return steps * len(batch) / (time.perf_counter() - started)
+    return Done(steps * len(batch) / (time.perf_counter() - started), (steps + 1) * len(batch))
 
 
-def bare_as_trained(job: Job, batch_size: int) -> float:
+def bare_as_trained(job: Job, batch_size: int) -> Done:
     """Float32, contiguous, torch's own threads."""
     side, device = job.preprocessing.image_size, job.model.device
     batch = torch.randn(batch_size, 3, side, side, device=device)
     return bare(job.network, batch, job.pictures // 2)
 
 
-def bare_as_it_scores(job: Job, batch_size: int, scorer: Scorer) -> float:
+def bare_as_it_scores(job: Job, batch_size: int, scorer: Scorer) -> Done:
     """The scoring network with everything but its input's journey; on a CPU all streams together."""
     side, device = job.preprocessing.image_size, job.model.device
     streams = scorer.streams
     forward = job.model.answering
 
-    def stream(_: int) -> float:
+    def stream(_: int) -> Done:
         if streams > 1:
             torch.set_num_threads(1)
         pixels = torch.randint(0, 256, (batch_size, side, side, 3), dtype=torch.uint8, device=device)
@@ -176,12 +185,12 @@ def bare_as_it_scores(job: Job, batch_size: int, scorer: Scorer) -> float:
 
     threads = torch.get_num_threads()
     with ThreadPoolExecutor(streams) as pool:
-        rate = sum(pool.map(stream, range(streams)))
+        rates, pictures = zip(*pool.map(stream, range(streams)), strict=True)
         pool.submit(torch.set_num_threads, threads).result()  # the number that new threads begin with
-    return rate
+    return Done(sum(rates), sum(pictures))
 
 
-def scoring(job: Job, scorer: Scorer) -> float:
+def scoring(job: Job, scorer: Scorer) -> Done:
     """Our stage: shards side by side, each read, decoded, scored and written, then one commit."""
     with tempfile.TemporaryDirectory(dir=job.folder) as folder:
         table = Table(open_store(folder), "scores", SCORES, partition_by="model_version")
@@ -200,7 +209,7 @@ def scoring(job: Job, scorer: Scorer) -> float:
             table.commit(parts, application_id="benchmark")
         seconds = time.perf_counter() - started
     assert sum(part.rows for part in parts) == job.pictures  # noqa: S101
-    return job.pictures / seconds
+    return Done(job.pictures / seconds, job.pictures)
 
 
 class Pictures(torch.utils.data.Dataset[torch.Tensor]):
@@ -223,7 +232,7 @@ class Pictures(torch.utils.data.Dataset[torch.Tensor]):
         return cast(torch.Tensor, self.transform(picture))
 
 
-def dataloader(job: Job, batch_size: int, *, as_trained: bool) -> float:
+def dataloader(job: Job, batch_size: int, *, as_trained: bool) -> Done:
     """A loop over a DataLoader, and a file."""
     device, found = job.model.device, []
     started = time.perf_counter()
@@ -245,7 +254,7 @@ def dataloader(job: Job, batch_size: int, *, as_trained: bool) -> float:
     polarity, vectors = (np.concatenate(column) for column in zip(*found, strict=True))
     rows = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
     pq.write_table(pa.table({"polarity": polarity, "embedding": rows}), job.folder / "by-hand.parquet")
-    return len(polarity) / (time.perf_counter() - started)
+    return Done(len(polarity) / (time.perf_counter() - started), len(polarity))
 
 
 class RayNetwork:
@@ -263,7 +272,7 @@ class RayNetwork:
         return {"polarity": found.polarity, "embedding": found.embedding}
 
 
-def ray_data(job: Job, batch_size: int) -> float:
+def ray_data(job: Job, batch_size: int) -> Done:
     """Ray Data's pipeline; decoding as Pillow does it, the network as we score."""
     import ray.data
 
@@ -288,7 +297,7 @@ def ray_data(job: Job, batch_size: int) -> float:
             scored.write_parquet(folder)
         return time.perf_counter() - started
 
-    return 2 * job.pictures / max(1e-9, seconds(3) - seconds(1))
+    return Done(2 * job.pictures / max(1e-9, seconds(3) - seconds(1)), 4 * job.pictures)
 
 
 def measure(job: Job, batch_sizes: list[int], compile_: Compile, with_ray: bool) -> None:
@@ -306,19 +315,20 @@ def measure(job: Job, batch_sizes: list[int], compile_: Compile, with_ray: bool)
             job.take(BY_HAND[True], size, partial(dataloader, job, size, as_trained=True))
             job.take(BY_HAND[False], size, partial(dataloader, job, size, as_trained=False))
             if with_ray:
-                job.take("Ray Data, our network", size, partial(ray_data, job, size))
+                job.take(RAY, size, partial(ray_data, job, size))
 
 
 def print_table(job: Job, batch_sizes: list[int]) -> None:
-    """Pictures a second and their share of the ceiling, by contestant and batch size."""
+    """Pictures a second and their share of the ceiling, by contestant and batch size; processor time a picture."""
     best = {name: {size: max(found) for size, found in sizes.items()} for name, sizes in job.rates.items()}
+    spent = {name: min(found) for name, found in job.cpu_ms.items() if name != RAY}  # Ray's processes are not ours
     ceiling = max(best[CEILING].values())
-    print(f"{'pictures/s (of the ceiling)':<34}" + "".join(f"{f'batch {size}':>18}" for size in batch_sizes))
+    heads = "".join(f"{f'batch {size}':>18}" for size in batch_sizes)
+    print(f"{'pictures/s (of the ceiling)':<34}{heads}{'CPU ms a picture':>24}")
     for name, sizes in best.items():
         cells = (f"{sizes[size]:.1f} ({sizes[size] / ceiling:.2f})" for size in batch_sizes)
-        print(f"{name:<34}" + "".join(f"{cell:>18}" for cell in cells))
-    spent = ", ".join(f"{name}: {min(job.cpu_ms[name]):.2f}" for name in (OURS, *BY_HAND.values()))
-    print(f"processor time a picture, ms: {spent}")
+        used = f"{spent[name]:.2f} ({spent[CEILING] / spent[name]:.2f})" if name in spent else "–"
+        print(f"{name:<34}" + "".join(f"{cell:>18}" for cell in cells) + f"{used:>24}")
 
 
 def main() -> None:
