@@ -286,18 +286,29 @@ def ray_data(job: Job, batch_size: int) -> Done:
     def seconds(times: int) -> float:
         started = time.perf_counter()
         with tempfile.TemporaryDirectory(dir=job.folder) as folder:
-            decoded = ray.data.read_parquet(job.files * times, columns=["pixels"]).map(prepare)
+            files = [_twin(Path(file), copy_) for file in job.files for copy_ in range(times)]
+            decoded = ray.data.read_parquet(files, columns=["pixels"]).map(prepare)
             scored = decoded.map_batches(
                 RayNetwork,
                 fn_constructor_args=made_from,
                 batch_size=batch_size,
-                concurrency=1,
+                compute=ray.data.ActorPoolStrategy(size=1),
                 num_gpus=1 if device.type == "cuda" else 0,
             )
             scored.write_parquet(folder)
-        return time.perf_counter() - started
+            taken = time.perf_counter() - started
+            assert pq.read_table(folder, columns=["polarity"]).num_rows == times * job.pictures  # noqa: S101
+        return taken
 
     return Done(2 * job.pictures / max(1e-9, seconds(3) - seconds(1)), 4 * job.pictures)
+
+
+def _twin(file: Path, number: int) -> str:
+    """The file under another name: Ray reads one that is named twice only once."""
+    twin = file.with_name(f"{file.stem}-twin-{number}.parquet")
+    if not twin.exists():
+        twin.hardlink_to(file)
+    return str(twin)
 
 
 def measure(job: Job, batch_sizes: list[int], compile_: Compile, with_ray: bool) -> None:
