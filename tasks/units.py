@@ -128,7 +128,7 @@ def _in_its_own_thread(context: AbstractContextManager[None]) -> Iterator[None]:
                 raise
             entered.set_exception(error)
 
-    holder = threading.Thread(target=copy_context().run, args=(hold,))
+    holder = threading.Thread(target=copy_context().run, args=(hold,), daemon=True)
     holder.start()
     entered.result()
     try:

@@ -298,6 +298,9 @@ def _check_times(shop: Shop, found: NightSummary) -> None:
     names = [spent["name"] for spent in times]
     assert names == [spent.name for spent in found.stage_times]
     assert {"list", "compare", "fetch", "decode", "write", "commit images", "orchestration"} <= set(names)
+    assert {"load network", "read pixels", "prepare", "infer", "write scores"} <= set(names)
+    [(arithmetic,)] = shop.sql("SELECT DISTINCT arithmetic FROM runs WHERE scored > 0")
+    assert arithmetic == found.score.arithmetic == predictor(shop.lake_uri, 1, "cpu").arithmetic
     assert slowest == found.bottleneck == max(times, key=lambda spent: spent["busy_s"])["name"]
     assert all(0 <= spent.busy_s + spent.waiting_s <= found.seconds for spent in found.stage_times)
     reading = [spent for spent in found.stage_times if spent.name in ("fetch", "decode", "write")]
