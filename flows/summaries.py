@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 NEIGHBOUR_COLUMNS = ("image_key", "similarity", "polarity", "label")
 POLARITY_COLUMNS = ("image_key", "polarity", "positive_intensity", "negative_intensity")
-LEAST_SHARE = 0.01  # of a night's time; what took less is not worth a word
+LEAST_SHARE = 0.05  # of a night; `stage_times` in `runs` keeps the others
 
 
 def print_ingest(found: IngestSummary) -> None:
