@@ -13,16 +13,14 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-import pyarrow as pa
-
 from lake import catalogue
 from lake.lake import Lake, open_lake
-from lake.store import Store
 from lake.tables import Part
 from tasks import progress
 from tasks.errors import CountsDisagree
+from tasks.located_rows import opener
 from tasks.models import predictor, usable_devices
-from tasks.score_rows import Opener, read_pixels, score_rows
+from tasks.score_rows import read_pixels, score_rows
 from tasks.stage_times import StageTime
 from tasks.units import shared_device_slot, unit
 from tasks.workspace import Shard, in_tables, read_shard, write_shard
@@ -119,7 +117,7 @@ def score_shard(
     with shared_device_slot(config.device_slot):
         scorer, load_s = _resident_scorer(lake_uri, model_version, shard.number, config)
         watches = scorer.watches()
-        jpegs = read_pixels(rows, _opener(lake.store), watches.read)
+        jpegs = read_pixels(rows, opener(lake.store), watches.read)
         predictions = []
         for some in scorer.score(jpegs, watches, pictures=rows.num_rows, of=of or rows.num_rows):
             predictions.append(some)
@@ -170,14 +168,3 @@ def _resident_scorer(lake_uri: str, model_version: int, shard: int, config: Scor
         if found is None or found.model is not model or found.options != options:
             found = _scorers[device] = make_scorer(model, options)
         return found, time.perf_counter() - started
-
-
-def _opener(store: Store) -> Opener:
-    """Local files are read where they lie, others into memory."""
-    root = store.url().rstrip("/") + "/"
-
-    def open_(url: str) -> Any:
-        path = url.removeprefix(root)
-        return store.directory / path if store.directory is not None else pa.BufferReader(store.get(path))
-
-    return open_

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from lake.tables import SCORES, round_to_bfloat16
+from tasks.located_rows import Opener, read_column
 from tasks.stage_times import Stopwatch
 
 if TYPE_CHECKING:
@@ -18,21 +18,13 @@ if TYPE_CHECKING:
 
 CLASSES = ("negative", "positive")  # the order of the network's two outputs
 
-Opener = Callable[[str], Any]
-"""Gives for a URL what pyarrow reads: a path, or a file."""
-
 
 def read_pixels(rows: pa.Table, open_: Opener, watch: Stopwatch) -> Iterator[bytes]:
-    """The JPEGs of rows (`url`, `row` in that file) that are sorted by file, one row group in memory at a time."""
-    urls, numbers = rows["url"].to_pylist(), rows["row"].to_numpy()
-    start = 0
-    while start < len(urls):
-        end = start + urls[start:].count(urls[start])
+    """The JPEGs of rows that are sorted by `url` and `row`, one row group in memory at a time."""
+    for values in read_column(rows, "pixels", open_, watch):
         with watch.busy():
-            source = open_(urls[start])
-        with pq.ParquetFile(source) as file:
-            yield from _read_rows(file, numbers[start:end], watch)
-        start = end
+            jpegs = values.to_pylist()
+        yield from jpegs
 
 
 def score_rows(rows: pa.Table, predictions: Predictions) -> pa.Table:
@@ -52,15 +44,3 @@ def score_rows(rows: pa.Table, predictions: Predictions) -> pa.Table:
         "scored_at": pa.repeat(pa.scalar(datetime.now(UTC), SCORES.field("scored_at").type), rows.num_rows),
     }
     return pa.table(columns)
-
-
-def _read_rows(file: pq.ParquetFile, wanted: np.ndarray, watch: Stopwatch) -> Iterator[bytes]:
-    first = 0
-    for group in range(file.num_row_groups):
-        count = file.metadata.row_group(group).num_rows
-        inside = wanted[(wanted >= first) & (wanted < first + count)] - first
-        if len(inside):
-            with watch.busy():
-                pixels = file.read_row_group(group, columns=["pixels"])["pixels"].take(pa.array(inside)).to_pylist()
-            yield from pixels
-        first += count
