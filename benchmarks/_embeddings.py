@@ -19,7 +19,7 @@ Kinds = npt.NDArray[np.int64]
 LATENT = 128
 DECAY = 0.98  # of the standard deviation, from one latent dimension to the next
 ROWS_A_KIND = 100
-WITHIN = 1.2  # the deviation inside a kind, against that between kinds
+WITHIN = 1.2  # the deviation inside a kind, against that between kinds; at 0.4 kinds lie well apart
 NOISE = 0.4  # peak to peak; the mapped latents have standard deviation 1
 CHUNK = 50_000
 
@@ -31,6 +31,7 @@ class Embeddings:
     count: int
     dimension: int = 2048
     seed: int = 0
+    within: float = WITHIN
 
     def chunks(self) -> Iterator[Floats]:
         """Unit vectors, float32, CHUNK×D; the last may be shorter."""
@@ -56,9 +57,9 @@ class Embeddings:
         scale = (DECAY ** np.arange(LATENT)).astype(np.float32)
         centres = shared.standard_normal((max(1, self.count // ROWS_A_KIND), LATENT), np.float32)
         spread = shared.standard_normal((LATENT, self.dimension), np.float32)
-        spread /= np.linalg.norm(scale) * np.sqrt(1 + WITHIN**2)
+        spread /= np.linalg.norm(scale) * np.sqrt(1 + self.within**2)
         kinds = self._kinds(rows, seed)
-        latent = (centres[kinds] + WITHIN * own.standard_normal((rows, LATENT), np.float32)) * scale
+        latent = (centres[kinds] + self.within * own.standard_normal((rows, LATENT), np.float32)) * scale
         vectors = own.random((rows, self.dimension), np.float32)
         vectors -= 0.5
         vectors *= NOISE

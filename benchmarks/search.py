@@ -1,8 +1,8 @@
 """The paper's Tables 3 and 4 beside ours: exhaustive search, product quantization alone, coarse quantizer + codes.
 
     python benchmarks/search.py                                          # 20 000 and 50 000 vectors, some minutes
-    python benchmarks/search.py --sizes 100000 200000 500000 1000000 --metrics --folder /big/disk
-    python benchmarks/search.py --sizes 100000 --peers                   # usearch and faiss's own indexes beside it
+    python benchmarks/search.py --sizes 100000 200000 500000 1000000 --peers 100000 --metrics --folder /big/disk
+    python benchmarks/search.py --sizes 100000 --within 0.4              # kinds that lie well apart
 
 One thread. Vectors are drawn by benchmarks/_embeddings.py, encoded in shards of 50 000 as the nightly run does, and
 kept as fp16; queries are not among them. Exhaustive is faiss's flat index over float32, BLAS for batches, a chunk of
@@ -34,7 +34,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from benchmarks._embeddings import CHUNK, Embeddings, Floats, Kinds
+from benchmarks._embeddings import CHUNK, WITHIN, Embeddings, Floats, Kinds
 from index.building import (
     IndexDescription,
     Shard,
@@ -114,16 +114,15 @@ class Store:
         return np.concatenate([widen(np.load(path, mmap_mode="r")[::step]) for path in self.chunks()])[:rows]
 
 
-def draw(folder: Path, count: int, dimension: int, metric: Metric, queries: int) -> tuple[Store, Floats, Kinds]:
+def draw(folder: Path, embeddings: Embeddings, metric: Metric, queries: int) -> tuple[Store, Floats, Kinds]:
     """Write the vectors; under euclidean each gets a length of its own, as before normalization."""
-    embeddings = Embeddings(count, dimension)
     for number, chunk in enumerate(embeddings.chunks()):
         lengths = _lengths(len(chunk), number) if metric == "euclidean" else 1
         np.save(folder / f"chunk-{number:05d}.npy", (chunk * lengths).astype(np.float16))
     asked, kinds = embeddings.queries(queries)
     if metric == "euclidean":
         asked = asked * _lengths(len(asked), -1)
-    return Store(folder, dimension, metric, embeddings.kinds()), asked, kinds
+    return Store(folder, embeddings.dimension, metric, embeddings.kinds()), asked, kinds
 
 
 def _lengths(rows: int, number: int) -> Floats:
@@ -247,7 +246,8 @@ def _judged(method: str, found: Rows, queries: Queries, store: Store) -> Measure
 def compare(folder: Path, count: int, asked: argparse.Namespace, metric: Metric) -> list[Measured]:
     """Exhaustive, product quantization alone, and ours, on the same vectors."""
     (vectors := folder / "vectors").mkdir(parents=True)
-    store, queries, kinds = draw(vectors, count, asked.dimension, metric, asked.queries)
+    embeddings = Embeddings(count, asked.dimension, within=asked.within)
+    store, queries, kinds = draw(vectors, embeddings, metric, asked.queries)
     base, truth = exhaustive(store, queries, kinds)
     half = len(queries) // 2
     tuning, held_out = (
@@ -268,14 +268,14 @@ def compare(folder: Path, count: int, asked: argparse.Namespace, metric: Metric)
             name = "coarse + PQ, for the nearest"
             found.append(measure(name, searcher, held_out, store, build_s, nprobe=nprobe, rerank_factor=factor))
         shutil.rmtree(place)
-    if asked.peers:
+    if count in asked.peers:
         found += peers(folder, store, tuning, held_out)
     shutil.rmtree(folder)
     return found
 
 
 def peers(folder: Path, store: Store, tuning: Queries, queries: Queries) -> list[Measured]:
-    """What others would use: our other kinds, faiss's own indexes, usearch's HNSW; each at the target if it can."""
+    """What others would use: our other kinds, faiss's own indexes, two HNSW; each at the target if it can."""
     found = []
     kinds: tuple[tuple[str, Kind, int], ...] = (("coarse + 8-bit PQ", "ivfpq", 8), ("coarse + RaBitQ", "rabitq", 4))
     for method, kind, bits in kinds:
@@ -302,7 +302,11 @@ def peers(folder: Path, store: Store, tuning: Queries, queries: Queries) -> list
         row = _of_peer(f"faiss {name}", partial(_rows_of, index), queries, store)
         size = index.code_size + 8
         found.append(replace(row, build_s=build_s, bytes_per_vector=size, setting=f"nprobe {index.nprobe}"))
-    return [*found, *_usearch(store, vectors, tuning, queries)]
+    return [
+        *found,
+        *_hnsw("usearch", _usearch, store, vectors, tuning, queries),
+        *_hnsw("hnswlib", _hnswlib, store, vectors, tuning, queries),
+    ]
 
 
 def _rows_of(index: Any, asked: Floats) -> Rows:
@@ -310,27 +314,62 @@ def _rows_of(index: Any, asked: Floats) -> Rows:
     return rows
 
 
-def _usearch(store: Store, vectors: Floats, tuning: Queries, queries: Queries) -> list[Measured]:
-    try:
-        from usearch.index import Index
-    except ImportError:
-        print("usearch is not installed: uv pip install 'vitrine[bench]'")
-        return []
-    index: Any = Index(ndim=store.dimension, metric="cos" if store.metric == "cosine" else "l2sq", dtype="f16")
-    started = time.perf_counter()
-    index.add(np.arange(len(vectors)), vectors, threads=1)
-    build_s = time.perf_counter() - started
+@dataclass(frozen=True)
+class _Graph:
+    """An HNSW, and how to ask it with so much of the graph looked at."""
 
-    def ask(asked: Floats) -> Rows:
+    ask: Callable[[Floats, int], Rows]
+    bytes_per_vector: float
+    setting: str
+
+
+def _hnsw(
+    name: str,
+    build_graph: Callable[[Store, Floats], _Graph],
+    store: Store,
+    vectors: Floats,
+    tuning: Queries,
+    queries: Queries,
+) -> list[Measured]:
+    started = time.perf_counter()
+    try:
+        graph = build_graph(store, vectors)
+    except ImportError:
+        print(f"{name} is not installed: uv pip install 'vitrine[bench]'")
+        return []
+    build_s, expansion = time.perf_counter() - started, 16
+    while _recall(graph.ask(tuning.vectors, expansion), tuning.truth, K) < TARGET_10 and expansion < 1024:
+        expansion *= 2
+    row = _of_peer(f"{name} HNSW", lambda asked: graph.ask(asked, expansion), queries, store)
+    setting = f"{graph.setting}, expansion {expansion}"
+    return [replace(row, build_s=build_s, bytes_per_vector=graph.bytes_per_vector, setting=setting)]
+
+
+def _usearch(store: Store, vectors: Floats) -> _Graph:
+    from usearch.index import Index
+
+    index: Any = Index(ndim=store.dimension, metric="cos" if store.metric == "cosine" else "l2sq", dtype="f16")
+    index.add(np.arange(len(vectors)), vectors, threads=1)
+
+    def ask(asked: Floats, expansion: int) -> Rows:
+        index.expansion_search = expansion
         return np.asarray(index.search(asked, K, threads=1).keys).astype(np.int64).reshape(len(asked), -1)
 
-    index.expansion_search = 16
-    while _recall(ask(tuning.vectors), tuning.truth, K) < TARGET_10 and index.expansion_search < 1024:
-        index.expansion_search *= 2
-    row = _of_peer("usearch HNSW, fp16", ask, queries, store)
-    size = index.memory_usage / len(vectors)
-    setting = f"connectivity {index.connectivity}, expansion {index.expansion_search}"
-    return [replace(row, build_s=build_s, bytes_per_vector=size, setting=setting)]
+    return _Graph(ask, index.memory_usage / len(vectors), f"fp16, connectivity {index.connectivity}")
+
+
+def _hnswlib(store: Store, vectors: Floats) -> _Graph:
+    import hnswlib
+
+    index: Any = hnswlib.Index(space="cosine" if store.metric == "cosine" else "l2", dim=store.dimension)
+    index.init_index(max_elements=len(vectors), M=16, ef_construction=200)
+    index.add_items(vectors, num_threads=1)
+
+    def ask(asked: Floats, expansion: int) -> Rows:
+        index.set_ef(expansion)
+        return np.asarray(index.knn_query(asked, K, num_threads=1)[0]).astype(np.int64)
+
+    return _Graph(ask, index.index_file_size() / len(vectors), "float32, M 16")
 
 
 def _of_peer(method: str, ask: Callable[[Floats], Rows], queries: Queries, store: Store) -> Measured:
@@ -345,20 +384,21 @@ def _of_peer(method: str, ask: Callable[[Floats], Rows], queries: Queries, store
 def print_table_3(found: dict[int, list[Measured]]) -> None:
     """Time of one search against the number of vectors."""
     print("\nTable 3, cosine: milliseconds a search, one thread\n")
-    print("| vectors | exhaustive | PQ alone | ours | times faster | batched: exhaustive | ours | times faster "
-          "| recall@1 | recall@10 | the paper: exhaustive | ours | times faster |")  # fmt: skip
-    print("|--:" * 13 + "|")
+    print("| vectors | exhaustive | PQ alone | PQ, re-ranked | ours | times faster | batched: exhaustive | ours "
+          "| times faster | recall@1 | recall@10 | bytes a vector | build, s | the paper: exhaustive | ours "
+          "| times faster |")  # fmt: skip
+    print("|--:" * 16 + "|")
     for count, rows in found.items():
         named = {row.method: row for row in rows}
         base, ours = named["exhaustive"], named["coarse + PQ"]
-        codes = f"{named['PQ'].single_ms:.2f}" if "PQ" in named else "–"
+        codes, ranked = (f"{named[name].single_ms:.2f}" if name in named else "–" for name in ("PQ", "PQ, re-ranked"))
         paper = PAPER_3.get(count)
         told = (f"{paper[0]}", f"{paper[1]}", f"{paper[0] / paper[1]:.0f}") if paper else ("–",) * 3
         cells = [
-            f"{count:,}".replace(",", " "), f"{base.single_ms:.1f}", codes, f"{ours.single_ms:.3f}",
+            f"{count:,}".replace(",", " "), f"{base.single_ms:.1f}", codes, ranked, f"{ours.single_ms:.3f}",
             f"**{base.single_ms / ours.single_ms:.0f}**", f"{base.batched_ms:.2f}", f"{ours.batched_ms:.3f}",
             f"**{base.batched_ms / ours.batched_ms:.0f}**", f"{ours.recall_at_1:.3f}", f"{ours.recall_at_10:.3f}",
-            *told,
+            f"{ours.bytes_per_vector:.0f}", f"{ours.build_s:.0f}", *told,
         ]  # fmt: skip
         print("| " + " | ".join(cells) + " |")
 
@@ -386,9 +426,12 @@ def main() -> None:
     parser.add_argument("--dimension", type=int, default=2048)
     parser.add_argument("--queries", type=int, default=1000)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--within", type=float, default=WITHIN, help="spread inside a kind against that between kinds")
     parser.add_argument("--metrics", action="store_true", help="Table 4 for euclidean too, at the smallest size")
     parser.add_argument("--without-pq", action="store_true", help="leave product quantization alone out")
-    parser.add_argument("--peers", action="store_true", help="other indexes beside ours, at the smallest size")
+    parser.add_argument(
+        "--peers", type=int, nargs="*", default=[], help="sizes at which other indexes are measured too"
+    )
     parser.add_argument("--folder", type=Path, help="where 8 KB a vector find room; a temporary directory by default")
     asked = parser.parse_args()
     set_threads(asked.threads)
@@ -396,12 +439,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="vitrine-", dir=asked.folder) as folder:
         found: dict[int, list[Measured]] = {}
         for count in sorted(asked.sizes):
-            chosen = argparse.Namespace(**vars(asked) | {"peers": asked.peers and count == min(asked.sizes)})
-            found[count] = compare(Path(folder, f"cosine-{count}"), count, chosen, "cosine")
+            found[count] = compare(Path(folder, f"cosine-{count}"), count, asked, "cosine")
             print_table_4(count, "cosine", found[count])
         if asked.metrics:
             count = min(asked.sizes)
-            rows = compare(Path(folder, "euclidean"), count, asked, "euclidean")
+            rows = compare(
+                Path(folder, "euclidean"), count, argparse.Namespace(**vars(asked) | {"peers": []}), "euclidean"
+            )
             print_table_4(count, "euclidean", rows)
         print_table_3(found)
         print(f"\n{asked.dimension} dimensions, {CHUNK} rows a shard, {asked.threads} thread(s)")

@@ -207,6 +207,9 @@ def train_quantizers(sample: npt.ArrayLike, spec: IndexSpec, *, seed: int) -> by
     inverted.cp.seed = seed
     if spec.kind != "rabitq":
         inverted.pq.cp.seed = seed
+        # Codes of the vectors themselves, not of what is left beyond their list's centroid: a query's table of
+        # distances is then computed once, not once a list, which took longer than reading the codes.
+        inverted.by_residual = False
     if spec.kind != "rabitq" and spec.pq_bits == 8:
         # On by default, unused here, and nearly all of the time that training 8-bit codes would take.
         inverted.do_polysemous_training = False

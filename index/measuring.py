@@ -8,7 +8,7 @@ import math
 import time
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import NormalDist
 
 import numpy as np
@@ -16,10 +16,10 @@ import numpy.typing as npt
 
 from index.errors import BelowTarget
 from index.searching import Mask, Neighbours, Rows, Searcher
+from index.truth import Earlier, K, Truth, find_truth, without_self
 
-K = 10
 RERANK_FACTORS = (2, 4, 8, 16, 32)  # the last ones where codes tell neighbours apart badly
-SLICE_QUERIES = 500
+SLICE_QUERIES = 300
 SLICE_AT_LEAST = 100  # rows; the bound of fewer is too wide to judge by
 CONFIDENCE = 0.95
 # float32 rounds sums of thousands of products at about this, so nearer counts as a tie
@@ -59,6 +59,7 @@ class Tuned:
     rerank_factor: int
     measured: Measured
     slices: dict[str, SliceRecall] = field(default_factory=dict)
+    truth: Truth = field(default_factory=Truth.empty, repr=False, compare=False)  # what it was held against
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,14 @@ class _Trial:
     """Rows drawn as queries, their true neighbours, and which of the queries speak for what."""
 
     rows: Rows
-    truth: Neighbours
+    known: Truth
     everywhere: Rows  # places among the queries of those drawn from all rows
     slices: dict[str, Rows]  # and of those that lie in a slice
+
+    @property
+    def truth(self) -> Neighbours:
+        """The K nearest others of each query."""
+        return self.known.nearest(K)
 
 
 def exact(queries: npt.ArrayLike, searcher: Searcher, k: int = K) -> Neighbours:
@@ -123,6 +129,7 @@ def tune(
     seed: int = 0,
     slices: Mapping[str, Mask] | None = None,
     start: tuple[int, int] | None = None,
+    earlier: Earlier | None = None,
 ) -> Tuned:
     """Find the quickest setting whose recall@10 meets `target` with 95 % confidence, in every slice too.
 
@@ -131,16 +138,21 @@ def tune(
     Args:
         searcher: an open index.
         target: least recall@10, its lower bound.
-        queries: how many rows to draw from all of them; each slice brings up to 500 more.
+        queries: how many rows to draw from all of them; each slice brings up to SLICE_QUERIES more.
         seed: of the draw.
         slices: one bool a row each, such as what is new; a slice of fewer than 100 rows is not judged.
         start: nprobe and rerank factor that served last; kept where they still meet the target, with as many more
             lists as it takes where they do not.
+        earlier: the truth of an earlier version; without it every query is compared with every row.
 
     Raises:
         BelowTarget: none meets it, even with every list searched.
     """
-    trial = _draw(searcher, queries, seed, slices=slices or {})
+    trial = _draw(searcher, queries, seed, slices=slices or {}, earlier=earlier)
+    return replace(_settled(searcher, trial, target, start), truth=trial.known)
+
+
+def _settled(searcher: Searcher, trial: _Trial, target: float, start: tuple[int, int] | None) -> Tuned:
     if searcher.spec.kind == "flat":
         return Tuned(1, 1, _measure(searcher, trial, 1, 1))
     if start is not None and _meets(searcher, trial, *start, target):
@@ -178,6 +190,7 @@ def _draw(
     seed: int,
     among: Mask | None = None,
     slices: Mapping[str, Mask] | None = None,
+    earlier: Earlier | None = None,
 ) -> _Trial:
     ranks = _ranks(searcher, seed)
     candidates = np.arange(len(searcher)) if among is None else np.flatnonzero(among)
@@ -185,10 +198,9 @@ def _draw(
     judged = {name: mask for name, mask in (slices or {}).items() if np.count_nonzero(mask) >= SLICE_AT_LEAST}
     more = [_some(np.flatnonzero(mask), SLICE_QUERIES, ranks) for mask in judged.values()]
     rows = np.unique(np.concatenate([everywhere, *more]))
-    truth = searcher.exact(searcher.vectors(rows), K + 1)
     return _Trial(
         rows,
-        _without_self(truth, rows),
+        find_truth(searcher, rows, earlier),
         np.searchsorted(rows, everywhere),
         {name: np.flatnonzero(mask[rows]) for name, mask in judged.items()},
     )
@@ -204,19 +216,10 @@ def _some(rows: Rows, most: int, ranks: npt.NDArray[np.uint32]) -> Rows:
     return np.sort(rows[np.argsort(ranks[rows], kind="stable")[:most]])
 
 
-def _without_self(found: Neighbours, own: Rows) -> Neighbours:
-    """Drop each query's own row, or its last neighbour where its own row was not among them."""
-    drop = found.rows == own[:, None]
-    if drop.shape[1]:
-        drop[~drop.any(axis=1), -1] = True
-    shape = (len(own), max(0, found.rows.shape[1] - 1))
-    return Neighbours(found.rows[~drop].reshape(shape), found.similarity[~drop].reshape(shape))
-
-
 def _found(searcher: Searcher, trial: _Trial, nprobe: int | None, factor: int | None) -> Neighbours:
     queries = searcher.vectors(trial.rows)
     found = searcher.search(queries, K + 1, nprobe=nprobe, rerank_factor=factor)
-    return _without_self(found, trial.rows)
+    return without_self(found, trial.rows)
 
 
 def _measure(searcher: Searcher, trial: _Trial, nprobe: int | None, factor: int | None) -> Measured:

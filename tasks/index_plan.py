@@ -96,6 +96,11 @@ class KeptShard:
     live: int
     files: tuple[FileRecord, ...]
 
+    @property
+    def in_folder(self) -> str:
+        """Its path from any other version's folder."""
+        return f"../{self.holder:06d}/{self.path}"
+
 
 @dataclass(frozen=True)
 class IndexPlan:

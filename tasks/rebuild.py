@@ -32,11 +32,13 @@ from index.building import (
 )
 from index.measuring import Tuned, tune
 from index.searching import Searcher
+from index.truth import Truth
 from lake import catalogue
 from lake.errors import LakeError, LostRace
 from lake.lake import Lake, open_lake
 from lake.versions import FileRecord
 from tasks import progress, workspace
+from tasks.earlier_truth import earlier_truth, masked_rows, write_truth
 from tasks.embeddings import read_embeddings
 from tasks.errors import CountsDisagree
 from tasks.index_plan import LIVE, MEMORY_LIMIT, IndexPlan, RebuildConfig
@@ -166,10 +168,13 @@ def measure_index(
                 seed=config.seed,
                 slices=_slices(lake, plan, searcher),
                 start=plan.setting,
+                earlier=earlier_truth(lake, plan),
             )
+            files.append(write_truth(lake, version, tuned.truth))
             description = _with_findings(description, searcher, tuned, is_new=plan.trains)
     files.append(draft.add(DESCRIPTION, render_description(description)))
-    return MeasuredIndex(tuned, description.codebook, tuple(files))
+    findings = None if tuned is None else replace(tuned, truth=Truth.empty())  # which lies in its file
+    return MeasuredIndex(findings, description.codebook, tuple(files))
 
 
 @unit
@@ -263,20 +268,15 @@ def _slices(lake: Lake, plan: IndexPlan, searcher: Searcher) -> dict[str, np.nda
 
 
 def _write_masked(lake: Lake, version: int, plan: IndexPlan) -> FileRecord:
-    masked = [np.empty(0, dtype=np.int64)] * len(plan.kept)
-    if plan.masked is not None:
-        table = workspace.read_shard(lake.store, plan.masked)
-        shards, rows = table["shard"].to_numpy(), table["row"].to_numpy()
-        masked = [rows[shards == number] for number in range(len(plan.kept))]
     with tempfile.TemporaryDirectory(prefix="vitrine-") as folder:
-        name = write_masked(Path(folder), masked)
+        name = write_masked(Path(folder), masked_rows(lake, plan))
         return lake.indexes.join(version).add_file(name, Path(folder, name))
 
 
 def _describe(
     plan: IndexPlan, codebook: Codebook | None, encoded: list[EncodedShard], masked: FileRecord
 ) -> IndexDescription:
-    kept = [Shard(f"../{shard.holder:06d}/{shard.path}", shard.rows) for shard in plan.kept]
+    kept = [Shard(shard.in_folder, shard.rows) for shard in plan.kept]
     return IndexDescription(
         spec=plan.spec,
         rows=plan.rows,

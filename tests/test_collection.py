@@ -68,8 +68,9 @@ def test_a_collected_version_loses_what_no_kept_one_names(lake: VectorLake) -> N
     assert done == dry
     assert (done.indexes, done.models) == ((1, 2, 3), ())
     gone = set(before) - set(lake.lake.store.names(""))
-    # Of each its own description and mask; version 4 still names their shards.
-    assert gone == {f"indexes/versions/00000{n}/{name}" for n in (1, 2, 3) for name in ("index.json", "masked.parquet")}
+    # Of each its own description, mask and truth; version 4 still names their shards.
+    own = ("index.json", "masked.parquet", "truth.parquet")
+    assert gone == {f"indexes/versions/00000{n}/{name}" for n in (1, 2, 3) for name in own}
     searcher = Searcher.open(lake.lake.indexes.fetch(4, NOWHERE))
     assert len(searcher) == 123
     assert lake.lake.indexes.manifest(1).version == 1  # what it was is still told
@@ -140,7 +141,7 @@ def test_a_model_stays_while_a_kept_index_names_it(lake: VectorLake) -> None:
 def test_a_draft_is_left_alone_while_its_run_may_be_at_work(lake: VectorLake) -> None:
     draft = lake.lake.indexes.draft()
     draft.add("half", b"of it")
-    assert collect(lake.lake, NOW).version_files == 6  # those of the versions 1 to 3
+    assert collect(lake.lake, NOW).version_files == 9  # those of the versions 1 to 3
     age(root(lake) / "indexes" / "versions" / "000005", days=4)
     draft.add("another half", b"of it")  # still at work after days
     assert replace(collect(lake.lake, NOW), bytes=0) == NOTHING
@@ -222,7 +223,7 @@ def test_an_interrupted_collection_is_finished_by_the_next(lake: VectorLake, mon
         patched.setattr(lake.lake.store, "delete", fails)
         collect(lake.lake, NOW)
     assert lake.lake.indexes.known() == [4]
-    assert collect(lake.lake, NOW).version_files == 6
+    assert collect(lake.lake, NOW).version_files == 9
 
 
 @pytest.mark.s3

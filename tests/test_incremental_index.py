@@ -6,10 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pytest
 
-from index.searching import Searcher
+from index.searching import Neighbours, Searcher
+from index.truth import TRUTH, Truth
 from lake.errors import LostRace
 from lake.rollback import roll_back
 from tasks.index_plan import RebuildConfig, plan_index, preview_index
@@ -72,6 +74,18 @@ def check(lake: VectorLake, catalogue: Catalogue) -> None:
     np.testing.assert_allclose(searcher.exact(queries, 10).similarity, truth, atol=1e-5)
     found = searcher.search(queries, 10)
     assert (found.similarity >= truth[:, 9:] - 1e-5).mean() > 0.93
+    check_truth(lake, stored)
+
+
+def check_truth(lake: VectorLake, stored: Floats) -> None:
+    """What the gate took for the truth is what comparing with every row finds."""
+    current = lake.lake.indexes.current()
+    assert current is not None
+    truth = Truth.read(lake.lake.indexes.read(current, TRUTH), len(stored))
+    cosine = stored[truth.queries] @ stored.T
+    cosine[np.arange(len(truth.queries)), truth.queries] = -2
+    nearest = -np.sort(-cosine, axis=1)[:, :10].clip(-1, 1)
+    np.testing.assert_allclose(truth.nearest(10).similarity, nearest, atol=1e-5)
 
 
 def changed(lake: VectorLake, catalogue: Catalogue, changes: dict[str, Floats | None]) -> None:
@@ -97,6 +111,40 @@ def test_a_changed_hundredth_writes_about_a_hundredth(
     data = [file for file in lake.lake.indexes.manifest(2).files if file.held_by(2) == 2]
     assert sum(file.size_bytes for file in data if ".vectors." in file.name) == 128 + 15 * 2 * DIMENSION
     assert {file.name for file in data if file.name.startswith("trained")} == set()
+    check(lake, catalogue)
+
+
+def test_queries_are_compared_with_what_came_and_not_with_the_catalogue(
+    lake: VectorLake, catalogue: Catalogue, vectors: Floats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rebuild(lake, CODED)
+    compared = []
+    exact = Searcher.exact
+
+    def counted(
+        searcher: Searcher, queries: Floats, k: int, *, keep: npt.NDArray[np.bool_] | None = None
+    ) -> Neighbours:
+        compared.append((len(queries), len(searcher) if keep is None else int(keep.sum())))
+        return exact(searcher, queries, k, keep=keep)
+
+    monkeypatch.setattr(Searcher, "exact", counted)
+    changed(lake, catalogue, {f"{ROWS + row:05d}.jpg": vectors[ROWS + row] for row in range(15)})
+    rebuild(lake, CODED)
+    [(known, came), (anew, everything)] = compared
+    assert (came, everything) == (15, ROWS + 15)
+    assert known >= 190
+    assert anew <= 10
+    monkeypatch.undo()
+    check(lake, catalogue)
+
+
+def test_without_the_last_version_s_truth_it_is_found_anew(
+    lake: VectorLake, catalogue: Catalogue, vectors: Floats, tmp_path: Path
+) -> None:
+    rebuild(lake, CODED)
+    (tmp_path / "lake/indexes/versions/000001" / TRUTH).write_bytes(b"damaged")
+    changed(lake, catalogue, {f"{ROWS:05d}.jpg": vectors[ROWS]})
+    rebuild(lake, CODED)
     check(lake, catalogue)
 
 
