@@ -36,7 +36,15 @@ from statistics import median
 from lake.lake import open_lake
 from lake.store import Store, open_store
 from tasks import workspace
-from tasks.ingest import IngestConfig, check_images, commit_images, ingest_shard, plan_ingest
+from tasks.ingest import (
+    REMOTE_FETCH_THREADS,
+    IngestConfig,
+    check_images,
+    commit_images,
+    fetch_threads,
+    ingest_shard,
+    plan_ingest,
+)
 from tasks.pictures import read_picture
 from tasks.stage_times import StageTime, merged
 
@@ -56,7 +64,7 @@ class Place:
     def fetch_all(self) -> None:
         """Every object, read and forgotten."""
         store = open_store(self.source)
-        with ThreadPoolExecutor(CONFIG.fetch_threads) as pool:
+        with ThreadPoolExecutor(fetch_threads(store)) as pool:
             for _ in pool.map(store.get, self.pictures):
                 pass
 
@@ -69,7 +77,7 @@ class Place:
     def fetch_and_decode_all(self) -> None:
         """Both, and nothing else."""
         store = open_store(self.source)
-        with ThreadPoolExecutor(CONFIG.fetch_threads) as pool:
+        with ThreadPoolExecutor(fetch_threads(store)) as pool:
             for _ in pool.map(lambda key: read_picture(store.get(key)), self.pictures):
                 pass
 
@@ -188,7 +196,7 @@ def img2dataset(python: str, place: Place, bucket_name: str, folder: Path) -> No
         "resize_only_if_bigger": True,
         "encode_quality": 92,
         "processes_count": CORES,
-        "thread_count": CONFIG.fetch_threads,
+        "thread_count": REMOTE_FETCH_THREADS,
         "number_sample_per_shard": CONFIG.shard_pictures,
         "compute_hash": "sha256",
         "enable_wandb": False,

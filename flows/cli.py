@@ -370,7 +370,7 @@ def search(
     else:
         assert picture is not None  # noqa: S101 (checked above; mypy can't tell)
         chosen = device.value if device else settings.device
-        found = search_by_picture(opened, picture, k, settings.cache_directory, chosen, filters)
+        found = search_by_picture(opened, picture, k, settings.cache_directory, chosen, filters, settings.precision)
     _print(as_json, found, print_found)
 
 

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from index.errors import UnknownKey
 from lake.errors import LakeError
 from lake.lake import Lake
 from model.errors import Undecodable
 from tasks.reader import Filters, Reader
+
+if TYPE_CHECKING:
+    from model.precision import ScoringPrecision
 
 ALL = Filters()
 
@@ -39,7 +42,15 @@ def search_by_key(lake: Lake, image_key: str, k: int, cache: Path, filters: Filt
     return Found(image_key, reader.index.version, reader.index.model_version, neighbours)
 
 
-def search_by_picture(lake: Lake, picture: Path, k: int, cache: Path, device: str, filters: Filters = ALL) -> Found:
+def search_by_picture(
+    lake: Lake,
+    picture: Path,
+    k: int,
+    cache: Path,
+    device: str,
+    filters: Filters = ALL,
+    precision: ScoringPrecision = "auto",
+) -> Found:
     """The pictures most like a file. Raises LakeError where it can't be read, Undecodable where it is no picture."""
     from tasks.pictures import embed
 
@@ -50,7 +61,7 @@ def search_by_picture(lake: Lake, picture: Path, k: int, cache: Path, device: st
     reader = Reader(lake, cache)
     model_version = reader.index.model_version
     try:
-        vector = embed(data, lake.uri, model_version, device)
+        vector = embed(data, lake.uri, model_version, device, precision)
     except Undecodable as error:
         raise Undecodable(f"{picture}: {error.reason}") from error
     (neighbours,) = reader.search(vector[None], k, model_version=model_version, filters=filters)

@@ -47,7 +47,7 @@ class Settings(BaseSettings):
     product_id_pattern: Pattern | None = None
     max_deleted_share: float = Field(0.5, ge=0, le=1)
     shard_pictures: int = Field(1024, ge=1)
-    fetch_threads: int = Field(64, ge=1)
+    fetch_threads: int | None = Field(None, ge=1)
     decode_threads: int = Field(CORES, ge=1)
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"

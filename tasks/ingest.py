@@ -45,6 +45,9 @@ logger = logging.getLogger(__name__)
 
 UNREADABLE_SUFFIXES = frozenset({".heic", ".heif", ".svg", ".jxl", ".jp2", ".psd", ".eps", ".ico"})
 MAX_FAILED_IN_A_ROW = 64
+# An object store answers many requests at once, each after tens of milliseconds. A directory answers at once, and more
+# threads would only wait for each other and for the decoders.
+REMOTE_FETCH_THREADS, LOCAL_FETCH_THREADS = 64, 4
 TOMBSTONES_A_PART = 100_000
 
 LISTED = ("image_key", "etag", "size_bytes", "last_modified")  # what a row of `images` takes from the listing
@@ -58,7 +61,7 @@ class IngestConfig:
     max_object_bytes: int = 64 * 2**20
     max_deleted_share: float = 0.5  # of the known pictures; more vanishing at once stops the run
     shard_pictures: int = 1024
-    fetch_threads: int = 64  # an object store answers many requests at once, each after tens of milliseconds
+    fetch_threads: int | None = None  # None: what suits where the source lies
     decode_threads: int = os.cpu_count() or 1
     bytes_in_flight: int = 128 * 2**20  # of one shard's objects
 
@@ -367,9 +370,14 @@ def _read_objects(
             return None
         return _read(data)
 
-    lanes = Lanes(config.fetch_threads, config.decode_threads, config.bytes_in_flight)
+    lanes = Lanes(config.fetch_threads or fetch_threads(pictures), config.decode_threads, config.bytes_in_flight)
     to_fetch = [0 if large else size for size, large in zip(sizes, too_large, strict=True)]
     return Pipeline(to_fetch, fetch, read, lanes).run()
+
+
+def fetch_threads(source: Store) -> int:
+    """How many objects of a shard are best read at once from where they lie."""
+    return REMOTE_FETCH_THREADS if source.directory is None else LOCAL_FETCH_THREADS
 
 
 def _fetched(pictures: Store, key: str) -> bytes | LakeError:

@@ -562,6 +562,16 @@ def test_a_search_by_picture_finds_the_picture_itself_first(run: Run, small: Sma
     assert len(neighbours) == 3
 
 
+def test_a_search_by_picture_computes_in_the_numbers_that_the_settings_name(run: Run, small: SmallLake) -> None:
+    found = {}
+    for precision in ("float32", "bfloat16"):
+        command = ("search", str(_first(small)), "-k", "3", "--device", "cpu", "--lake", small.uri, "--json")
+        ended = run(*command, VITRINE_PRECISION=precision)
+        found[precision] = [each["similarity"] for each in json.loads(ended.out)["neighbours"]]
+    assert found["float32"] != found["bfloat16"]
+    assert found["float32"] == pytest.approx(found["bfloat16"], abs=0.01)
+
+
 def test_a_search_by_key_leaves_the_key_itself_out_and_asks_for_no_more_than_there_are(
     run: Run, small: SmallLake
 ) -> None:

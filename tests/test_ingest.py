@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import io
 import os
+import threading
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from lake.listing import LISTING
 from lake.store import Store, open_store
 from tasks.errors import CountsDisagree, SourceError
 from tasks.ingest import (
+    LOCAL_FETCH_THREADS,
     IngestPlan,
     are_pictures,
     check_images,
@@ -136,6 +138,23 @@ def counting(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Counting:
 
 
 # Rows
+
+
+def test_few_threads_read_a_directory_where_nothing_else_is_asked_for(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(60):
+        shop.put(f"many/{number}.png", picture(number))
+    readers, get = set[int](), Store.get
+
+    def watched(store: Store, path: str) -> bytes:
+        if path.endswith(".png"):
+            readers.add(threading.get_ident())
+        return get(store, path)
+
+    monkeypatch.setattr(Store, "get", watched)
+    assert shop.ingest(fetch_threads=None).shards[0].ingested >= 60
+    assert 1 <= len(readers) <= LOCAL_FETCH_THREADS
 
 
 def test_a_first_ingest_leaves_one_row_for_each_picture(shop: Shop) -> None:
