@@ -33,7 +33,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from model.errors import Undecodable
 
-__all__ = ["MAX_PIXELS", "PICTURE_SUFFIXES", "Picture", "decode", "encode_jpeg"]
+__all__ = ["MAX_PIXELS", "PICTURE_SUFFIXES", "Picture", "decode", "encode_jpeg", "get_ready"]
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +85,11 @@ def decode(data: bytes, *, short_side: int | None = None) -> Picture:
         rgb = _srgb(_reduced(flat, size, extent, short_side), image.info.get("icc_profile"))
         width, height = size[::-1] if turn in _SIDEWAYS else size
         return Picture(rgb if turn is None else _turned(rgb, turn), format_, width, height)
+
+
+def get_ready() -> None:
+    """Load what reduces pictures, seconds the first time: otherwise the first picture would seem to take them."""
+    import torch  # noqa: F401
 
 
 def encode_jpeg(rgb: Pixels, quality: int = 90) -> bytes:

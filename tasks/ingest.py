@@ -32,7 +32,7 @@ from lake.listing import LISTING
 from lake.store import Store, open_store
 from lake.tables import IMAGES, UTC_TIME, Part
 from model.errors import Undecodable
-from model.images import PICTURE_SUFFIXES
+from model.images import PICTURE_SUFFIXES, get_ready
 from tasks import progress
 from tasks.errors import CountsDisagree, SourceError
 from tasks.pictures import StoredPicture, read_picture
@@ -135,7 +135,9 @@ def ingest_shard(
     lake_uri: str, source: str, run_id: str, shard: Shard, ingested_at: datetime, config: IngestConfig
 ) -> IngestedShard:
     """Fetch and decode the shard's pictures and write them as one part, not yet committed."""
-    started, writing = time.perf_counter(), Stopwatch("write")
+    started, loading, writing = time.perf_counter(), Stopwatch("load decoder"), Stopwatch("write")
+    with loading.busy():
+        get_ready()
     lake = open_lake(lake_uri)
     work = read_shard(lake.store, shard)
     found, times = _read_objects(open_store(source), work, config)
@@ -151,7 +153,9 @@ def ingest_shard(
         rejected=sum(read is not None and read.picture is None for read in found),
         failed=found.count(None),
         failed_known=sum(read is None and known for read, known in zip(found, work["known"].to_pylist(), strict=True)),
-        times=tuple(replace(spent, waiting_s=elapsed - spent.busy_s) for spent in (*times, writing.read())),
+        times=tuple(
+            replace(spent, waiting_s=elapsed - spent.busy_s) for spent in (loading.read(), *times, writing.read())
+        ),
     )
     level = logging.WARNING if done.failed else logging.INFO
     message = "shard %d: %d ingested, %d rejected, %d not fetched, %.0f objects/s"
