@@ -184,15 +184,25 @@ def settle(searcher: Searcher, queries: Queries, *, ten: bool = True) -> tuple[i
     best: tuple[float, int, int] | None = None
     lists = searcher.spec.nlist
     for factor in RERANK_FACTORS:
-        widths = sorted({min(lists, 1 << power) for power in range(lists.bit_length())})
         if not finds_enough(lists, factor):
             continue  # not even with every list
-        nprobe = next(width for width in widths if width == lists or finds_enough(width, factor))
+        nprobe = least(partial(finds_enough, factor=factor), lists)
         tried = (_asking(searcher, queries.vectors, nprobe, factor)(), nprobe, factor)
         if best is not None and tried > best:
             break
         best = tried
     return best[1:] if best else (lists, RERANK_FACTORS[-1])
+
+
+def least(is_enough: Callable[[int], bool], most: int, first: int = 1) -> int:
+    """The smallest number from `first` to `most` that is enough, doubled and then bisected; `most` where none is."""
+    missed, found = first - 1, first
+    while found < most and not is_enough(found):
+        missed, found = found, min(2 * found, most)
+    while found - missed > 1:
+        middle = (missed + found) // 2
+        missed, found = (missed, middle) if is_enough(middle) else (middle, found)
+    return found
 
 
 def measure(
@@ -294,11 +304,7 @@ def peers(folder: Path, store: Store, tuning: Queries, queries: Queries) -> list
         index.train(store.sample(64 * nlist))
         index.add(vectors)
         build_s = time.perf_counter() - started
-        index.nprobe = 1
-        while _recall(index.search(tuning.vectors, K)[1], tuning.truth, K) < TARGET_10 and index.nprobe < min(
-            nlist, 256
-        ):
-            index.nprobe *= 2
+        index.nprobe = least(partial(_probing_is_enough, index, tuning), min(nlist, 256))
         row = _of_peer(f"faiss {name}", partial(_rows_of, index), queries, store)
         size = index.code_size + 8
         found.append(replace(row, build_s=build_s, bytes_per_vector=size, setting=f"nprobe {index.nprobe}"))
@@ -307,6 +313,11 @@ def peers(folder: Path, store: Store, tuning: Queries, queries: Queries) -> list
         *_hnsw("usearch", _usearch, store, vectors, tuning, queries),
         *_hnsw("hnswlib", _hnswlib, store, vectors, tuning, queries),
     ]
+
+
+def _probing_is_enough(index: Any, tuning: Queries, nprobe: int) -> bool:
+    index.nprobe = nprobe
+    return _recall(index.search(tuning.vectors, K)[1], tuning.truth, K) >= TARGET_10
 
 
 def _rows_of(index: Any, asked: Floats) -> Rows:
@@ -337,9 +348,10 @@ def _hnsw(
     except ImportError:
         print(f"{name} is not installed: uv pip install 'vitrine[bench]'")
         return []
-    build_s, expansion = time.perf_counter() - started, 16
-    while _recall(graph.ask(tuning.vectors, expansion), tuning.truth, K) < TARGET_10 and expansion < 1024:
-        expansion *= 2
+    build_s = time.perf_counter() - started
+    expansion = least(
+        lambda tried: _recall(graph.ask(tuning.vectors, tried), tuning.truth, K) >= TARGET_10, 1024, first=K
+    )
     row = _of_peer(f"{name} HNSW", lambda asked: graph.ask(asked, expansion), queries, store)
     setting = f"{graph.setting}, expansion {expansion}"
     return [replace(row, build_s=build_s, bytes_per_vector=graph.bytes_per_vector, setting=setting)]

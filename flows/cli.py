@@ -478,19 +478,13 @@ def collect(
     """Remove old versions and what killed runs left behind; never what readers use."""
     from datetime import timedelta
 
-    from flows.settings import read_settings
     from flows.summaries import print_collected
     from lake.catalogue import write_catalogue
-    from lake.collection import CollectionPolicy
     from lake.collection import collect as collect_garbage
 
-    settings, opened = read_settings(), _open(lake)
-    policy = CollectionPolicy(
-        keep=keep or settings.keep_versions,
-        older_than=timedelta(days=settings.keep_days) if older_than is None else _age(older_than),
-        longest_run=timedelta(hours=settings.longest_run_hours),
-    )
-    done = collect_garbage(opened, policy, dry_run=dry_run)
+    opened, days = _open(lake), None if older_than is None else _age(older_than) / timedelta(days=1)
+    parameters = _parameters("CollectParameters", {"lake": lake, "keep_versions": keep, "keep_days": days})
+    done = collect_garbage(opened, parameters.policy(), dry_run=dry_run)
     if not dry_run:
         write_catalogue(opened)
     _print(as_json, {"dry_run": dry_run, **asdict(done)}, print_collected)

@@ -6,11 +6,13 @@ None means "as the settings say", so that a deployment without parameters does w
 from __future__ import annotations
 
 from dataclasses import fields
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator
 
 from flows.settings import Pattern, Settings, SettingsError, read_settings
+from lake.collection import CollectionPolicy
 from tasks.index_plan import RebuildConfig
 from tasks.ingest import IngestConfig
 from tasks.models import ModelChoice
@@ -186,6 +188,22 @@ class RetrainParameters(_Parameters):
     def score_parameters(self, model_version: int) -> ScoreParameters:
         """How the catalogue is scored after a promotion."""
         return ScoreParameters(lake=self.lake, model_version=model_version, device=self.device)
+
+
+class CollectParameters(_Parameters):
+    """What `collect-garbage` keeps."""
+
+    keep_versions: int | None = Field(None, ge=1, description="Newest versions of each kind to keep")
+    keep_days: float | None = Field(None, ge=0, description="Collect only versions unused for so many days")
+
+    def policy(self) -> CollectionPolicy:
+        """What is kept."""
+        settings = self.settings
+        return CollectionPolicy(
+            keep=settings.keep_versions,
+            older_than=timedelta(days=settings.keep_days),
+            longest_run=timedelta(hours=settings.longest_run_hours),
+        )
 
 
 def _score_config(settings: Settings) -> ScoreConfig:

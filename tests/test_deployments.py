@@ -20,7 +20,14 @@ from tests.conftest import PrefectServer
 pytestmark = pytest.mark.prefect
 
 PROJECT = Path(__file__).parents[1]
-SCHEDULES = {"ingest": [], "nightly": ["0 2 * * *"], "rebuild": [], "retrain": ["0 6 * * 0"], "score": []}
+SCHEDULES = {
+    "collect": ["0 12 * * 6"],
+    "ingest": [],
+    "nightly": ["0 2 * * *"],
+    "rebuild": [],
+    "retrain": ["0 6 * * 0"],
+    "score": [],
+}
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +99,19 @@ def test_a_deployed_night_and_a_deployed_retraining_complete_on_a_worker(install
     # A promoted model's scores and index reach readers together.
     assert models == [(2,)]
     assert lake.serving().model_version == 2
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_deployed_collection_keeps_what_readers_use(installation: dict[str, str]) -> None:
+    """Runs last of those that complete: of the two nights' indexes the older one is collected."""
+    lake = open_lake(installation["VITRINE_LAKE"])
+    serving, versions = lake.serving(), lake.indexes.known()
+    asked = json.dumps({"parameters": {"keep_versions": 1, "keep_days": 0}})
+    assert "Completed" in prefect(
+        installation, "deployment", "run", "collect-garbage/collect", "--params", asked, "--watch"
+    )
+    assert lake.serving() == serving
+    assert lake.indexes.known() == versions[-1:]
 
 
 @pytest.mark.usefixtures("worker")
