@@ -7,20 +7,18 @@ h×w positions (7×7 for 224 pixels); E = C, the size of the embedding. Of the t
 negative and index 1 is positive, everywhere.
 """
 
-from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models import resnet
+
+from model.resnet import BackboneName, resnet
 
 NEGATIVE, POSITIVE = 0, 1
 SMALLEST_SIDE = 32  # pixels: a ResNet halves the sides five times
-
-BackboneName = Literal["resnet18", "resnet50", "resnet101"]
 
 
 @dataclass(frozen=True)
@@ -160,7 +158,7 @@ class PolarityNetwork(nn.Module):
         """
         super().__init__()
         self.config = config
-        self.backbone = _resnet(config.backbone) if backbone is None else backbone
+        self.backbone = resnet(config.backbone) if backbone is None else backbone
         self.embedding_size = int(self.backbone.out_channels)  # type: ignore[arg-type]
         branch = (self.embedding_size, config.channels, config.reduction)
         self.negative, self.positive = (
@@ -193,12 +191,3 @@ def start_attention(network: PolarityNetwork, scale: float = 1.0) -> None:
     """Sets ρ's scale, equation (4). A network about to be trained starts at 1: from 0 its maps would hardly move."""
     for branch in (network.negative, network.positive):
         nn.init.constant_(branch.attention_norm.weight, scale)
-
-
-def _resnet(name: BackboneName) -> nn.Sequential:
-    """The fully convolutional ResNet under torchvision's state-dict names."""
-    whole = getattr(resnet, name)(weights=None)
-    parts = ((part, module) for part, module in whole.named_children() if part not in ("avgpool", "fc"))
-    features = nn.Sequential(OrderedDict(parts))
-    features.out_channels = int(whole.fc.in_features)  # type: ignore[assignment]
-    return features

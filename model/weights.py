@@ -10,7 +10,8 @@ import safetensors.torch
 from torch import Tensor, nn
 
 from model.errors import ModelError, WeightsMismatch
-from model.network import BackboneName, PolarityNetwork
+from model.network import PolarityNetwork
+from model.resnet import BackboneName
 
 NAMED_IN_ERRORS = 3
 

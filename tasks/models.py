@@ -200,8 +200,9 @@ def new_network(choice: ModelChoice) -> tuple[PolarityNetwork, Preprocessing]:
     """A network with the chosen start; its head is random, seeded."""
     import torch
 
-    from model.network import BackboneName, NetworkConfig, PolarityNetwork
+    from model.network import NetworkConfig, PolarityNetwork
     from model.preprocessing import Preprocessing
+    from model.resnet import BackboneName
     from model.weights import imagenet_backbone, load_backbone
 
     name = cast(BackboneName, choice.backbone or "resnet101")

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from torch import nn
 
 from model.folding import fold_batchnorms
-from model.network import BackboneName, NetworkConfig, PolarityNetwork
+from model.network import NetworkConfig, PolarityNetwork
 from model.precision import ScoringPrecision, scoring_dtype
 from model.predict import Predictions, Predictor
 from model.preprocessing import Preprocessing
+from model.resnet import BackboneName
 from model.stored_pixels import prepare
 from tasks.draw_catalogue import draw_catalogue
 from tasks.pictures import read_picture

@@ -22,6 +22,7 @@ from model.network import (
     probabilities,
     start_attention,
 )
+from model.resnet import Bottleneck
 
 SMALL = NetworkConfig(backbone="resnet18", channels=32, reduction=4)
 
@@ -67,7 +68,7 @@ def test_the_backbone_has_torchvisions_names_and_no_classifier(name: str) -> Non
 def test_the_backbone_of_the_paper_has_33_bottlenecks_and_2048_channels() -> None:
     with torch.device("meta"):
         network = PolarityNetwork(NetworkConfig())
-    assert sum(isinstance(module, resnet.Bottleneck) for module in network.modules()) == 33
+    assert sum(isinstance(module, Bottleneck) for module in network.modules()) == 33
     assert network.embedding_size == 2048
 
 
