@@ -257,8 +257,13 @@ def nightly(
 @app.command()
 def init_model(
     weights: Annotated[
-        str, typer.Option(metavar="imagenet|random|FILE", help="What the backbone starts from.")
-    ] = "imagenet",
+        str | None,
+        typer.Option(
+            metavar="imagenet|random|FILE",
+            help="What the backbone starts from. [VITRINE_WEIGHTS]",
+            show_default="imagenet",
+        ),
+    ] = None,
     backbone: Annotated[Backbone, typer.Option(help="The feature extractor.")] = Backbone.resnet101,
     image_size: Annotated[int, typer.Option(min=64, max=448, help="Side of the network's input, pixels.")] = 224,
     seed: Annotated[int, typer.Option(help="Of the random weights.")] = 0,
@@ -270,9 +275,10 @@ def init_model(
     from flows.summaries import print_initial_model
     from tasks.models import ModelChoice, init_model
 
-    choice = ModelChoice(backbone.value, image_size, weights, seed)
-    version = init_model(lake or read_settings().lake, choice)
-    _print(as_json, {"model_version": version, "trained": False, "weights": weights}, print_initial_model)
+    settings = read_settings()
+    choice = ModelChoice(backbone.value, image_size, weights, seed, settings.weights)
+    version = init_model(lake or settings.lake, choice)
+    _print(as_json, {"model_version": version, "trained": False, "weights": choice.start}, print_initial_model)
 
 
 @app.command()

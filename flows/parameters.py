@@ -165,7 +165,7 @@ class RetrainParameters(_Parameters):
         from tasks.preparation import RetrainConfig
 
         settings = self.settings
-        start = ModelChoice(self.backbone, self.image_size, self.weights, self.seed)
+        start = ModelChoice(self.backbone, self.image_size, self.weights, self.seed, settings.weights)
         return RetrainConfig(
             start=start,
             recipe=self.recipe | ({} if self.epochs is None else {"epochs": self.epochs}),

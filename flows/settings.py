@@ -43,6 +43,7 @@ class Settings(BaseSettings):
     lake: str = "./vitrine-data"
     source: str | None = None
     labels: str | None = None
+    weights: str = "imagenet"
 
     product_id_pattern: Pattern | None = None
     max_deleted_share: float = Field(0.5, ge=0, le=1)

@@ -38,6 +38,12 @@ class ModelChoice:
     image_size: int | None = None
     weights: str | None = None  # "imagenet", "random", or the path or URI of a safetensors file
     seed: int = 0
+    default_weights: str = "imagenet"  # the same, where neither `weights` nor the current model says
+
+    @property
+    def start(self) -> str:
+        """What a model that follows no other starts from."""
+        return self.weights or self.default_weights
 
 
 @dataclass(frozen=True)
@@ -181,9 +187,7 @@ def init_model(lake_uri: str, choice: ModelChoice) -> int:
         )
     network, preprocessing = new_network(choice)  # before anything is written: the weights may not be there
     lake = open_lake(lake_uri, create=True)
-    version = write_model(
-        lake, network, preprocessing, trained=False, properties={"started_from": choice.weights or "imagenet"}
-    )
+    version = write_model(lake, network, preprocessing, trained=False, properties={"started_from": choice.start})
     lake.models.append("promote", version, based_on=newest, reason="first model, without training")
     write_catalogue(lake)
     return version
@@ -206,14 +210,13 @@ def new_network(choice: ModelChoice) -> tuple[PolarityNetwork, Preprocessing]:
     from model.weights import imagenet_backbone, load_backbone
 
     name = cast(BackboneName, choice.backbone or "resnet101")
-    weights = choice.weights or "imagenet"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(choice.seed)
         network = PolarityNetwork(NetworkConfig(backbone=name))
-    if weights == "imagenet":
+    if choice.start == "imagenet":
         load_backbone(network, imagenet_backbone(name))
-    elif weights != "random":
-        load_backbone(network, read_object(weights))
+    elif choice.start != "random":
+        load_backbone(network, read_object(choice.start))
     return network, Preprocessing(image_size=choice.image_size or 224)
 
 

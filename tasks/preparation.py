@@ -102,7 +102,7 @@ def _start(lake: Lake, incumbent: ModelCard | None, choice: ModelChoice) -> tupl
     if incumbent is None or choice.weights is not None:
         sizes = choice if incumbent is None else _sizes(incumbent, choice)
         network, preprocessing = new_network(sizes)
-        return network, preprocessing, sizes.weights or "imagenet"
+        return network, preprocessing, sizes.start
     if not incumbent.trained and choice.backbone in (None, incumbent.network.backbone):
         size = choice.image_size or incumbent.preprocessing.image_size
         preprocessing = Preprocessing.from_dict(incumbent.preprocessing.to_dict() | {"image_size": size})
@@ -125,16 +125,15 @@ def _start_again(lake: Lake, incumbent: ModelCard, choice: ModelChoice) -> tuple
     if origin.startswith("model ") and choice.backbone in (None, incumbent.network.backbone):
         sized = replace(choice, image_size=_sizes(incumbent, choice).image_size)
         return _start(lake, read_card(lake, int(origin.removeprefix("model "))), sized)
-    weights = "imagenet" if origin.startswith("model ") else origin
-    sizes = _sizes(incumbent, ModelChoice(choice.backbone, choice.image_size, weights, choice.seed))
+    weights = choice.default_weights if origin.startswith("model ") else origin
+    sizes = _sizes(incumbent, replace(choice, weights=weights))
     network, preprocessing = new_network(sizes)
     return network, preprocessing, weights
 
 
 def _sizes(incumbent: ModelCard, choice: ModelChoice) -> ModelChoice:
-    return ModelChoice(
+    return replace(
+        choice,
         backbone=choice.backbone or incumbent.network.backbone,
         image_size=choice.image_size or incumbent.preprocessing.image_size,
-        weights=choice.weights,
-        seed=choice.seed,
     )

@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import safetensors.torch
+import torch
 
 from lake.lake import open_lake
 from lake.store import open_store
+from model.resnet import resnet
 from tests import small_lake
 from tests.small_lake import SmallLake, build
 from tests.vector_lake import VectorLake
@@ -501,6 +504,18 @@ def test_a_first_model_and_a_rollback_print_json_too(run: Run, tmp_path: Path) -
         "kind": "models", "version": 1, "model_version": 1, "serving_model": 1, "serving_index": None, "note": "",
     }  # fmt: skip
     assert run("rollback", "models", "1", "--lake", lake).out.startswith("models rolled back to version 1")
+
+
+def test_a_first_model_starts_from_the_weights_that_the_settings_name(run: Run, tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    theirs = resnet("resnet18").state_dict()
+    (tmp_path / "backbone.safetensors").write_bytes(safetensors.torch.save(theirs))
+    lake = str(tmp_path / "lake")
+    command = ("init-model", "--backbone", "resnet18", "--image-size", "64", "--lake", lake, "--json")
+    made = run(*command, VITRINE_WEIGHTS=str(tmp_path / "backbone.safetensors"))
+    assert json.loads(made.out)["weights"] == str(tmp_path / "backbone.safetensors")
+    state = safetensors.torch.load(open_lake(lake).models.read(1, "weights.safetensors"))
+    assert all(torch.equal(tensor, state[f"backbone.{name}"]) for name, tensor in theirs.items())
 
 
 def test_collect_removes_what_it_said_it_would(run: Run, tmp_path: Path) -> None:
