@@ -292,7 +292,10 @@ def retrain(
     backbone: Annotated[Backbone | None, typer.Option(help="The current model's by default.")] = None,
     image_size: Annotated[int | None, typer.Option(min=64, max=448, help="The current model's by default.")] = None,
     weights: Annotated[
-        str | None, typer.Option(metavar="imagenet|random|FILE", help="What the current model started from by default.")
+        str | None,
+        typer.Option(
+            metavar="imagenet|random|FILE", help="What the current model started from by default, else VITRINE_WEIGHTS."
+        ),
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the labelled pictures.")] = None,
     recipe: Annotated[

@@ -131,7 +131,10 @@ class RetrainParameters(_Parameters):
     )
     backbone: Literal["resnet18", "resnet50", "resnet101"] | None = None
     image_size: int | None = Field(None, ge=64, le=448, description="Side of the network's input, pixels")
-    weights: str | None = Field(None, description="imagenet, random, or a safetensors file to start from")
+    weights: str | None = Field(
+        None,
+        description="imagenet, random, or a safetensors file to start from; else what the current model started from",
+    )
     epochs: int | None = Field(None, ge=1)
     recipe: dict[str, Any] = Field(
         default_factory=dict, description="Fields of the training configuration to choose, such as head_rate"

@@ -70,6 +70,7 @@ class _Trial:
     known: Truth
     everywhere: Rows  # places among the queries of those drawn from all rows
     slices: dict[str, Rows]  # and of those that lie in a slice
+    answers: dict[tuple[int | None, int | None], Neighbours] = field(default_factory=dict)  # by setting, once asked
 
     @property
     def truth(self) -> Neighbours:
@@ -141,8 +142,8 @@ def tune(
         queries: how many rows to draw from all of them; each slice brings up to SLICE_QUERIES more.
         seed: of the draw.
         slices: one bool a row each, such as what is new; a slice of fewer than 100 rows is not judged.
-        start: nprobe and rerank factor that served last; kept where they still meet the target, with as many more
-            lists as it takes where they do not.
+        start: nprobe and rerank factor that served last; kept where they still meet the target, with a quarter more
+            lists at a time where they do not.
         earlier: the truth of an earlier version; without it every query is compared with every row.
 
     Raises:
@@ -155,9 +156,7 @@ def tune(
 def _settled(searcher: Searcher, trial: _Trial, target: float, start: tuple[int, int] | None) -> Tuned:
     if searcher.spec.kind == "flat":
         return Tuned(1, 1, _measure(searcher, trial, 1, 1))
-    if start is not None and _meets(searcher, trial, *start, target):
-        return _tuned(searcher, trial, *start)
-    if start is not None and (nprobe := _fewest_lists(searcher, trial, start[1], target, missed=start[0])):
+    if start is not None and (nprobe := _widened(searcher, trial, *start, target)):
         return _tuned(searcher, trial, nprobe, start[1])
     best: Tuned | None = None
     for factor in RERANK_FACTORS:
@@ -217,9 +216,11 @@ def _some(rows: Rows, most: int, ranks: npt.NDArray[np.uint32]) -> Rows:
 
 
 def _found(searcher: Searcher, trial: _Trial, nprobe: int | None, factor: int | None) -> Neighbours:
-    queries = searcher.vectors(trial.rows)
-    found = searcher.search(queries, K + 1, nprobe=nprobe, rerank_factor=factor)
-    return without_self(found, trial.rows)
+    if (nprobe, factor) not in trial.answers:
+        queries = searcher.vectors(trial.rows)
+        found = searcher.search(queries, K + 1, nprobe=nprobe, rerank_factor=factor)
+        trial.answers[nprobe, factor] = without_self(found, trial.rows)
+    return trial.answers[nprobe, factor]
 
 
 def _measure(searcher: Searcher, trial: _Trial, nprobe: int | None, factor: int | None) -> Measured:
@@ -276,14 +277,24 @@ def _latency_ms(searcher: Searcher, trial: _Trial, nprobe: int | None, factor: i
     return 1000 * float(np.median(seconds))
 
 
-def _fewest_lists(searcher: Searcher, trial: _Trial, factor: int, target: float, missed: int = 0) -> int | None:
-    """The smallest nprobe that meets the target, or None: doubled until one does, then bisected.
+def _widened(searcher: Searcher, trial: _Trial, nprobe: int, factor: int, target: float) -> int | None:
+    """The first nprobe that meets the target, a quarter more at a time, or None.
 
-    So many lists as `missed` are known not to.
+    Not the smallest one: each try asks every query, and what meets the target barely misses it the next night.
     """
+    nprobe = min(nprobe, searcher.spec.nlist)
+    while not _meets(searcher, trial, nprobe, factor, target):
+        if nprobe == searcher.spec.nlist:
+            return None
+        nprobe = min(nprobe + max(1, nprobe // 4), searcher.spec.nlist)
+    return nprobe
+
+
+def _fewest_lists(searcher: Searcher, trial: _Trial, factor: int, target: float) -> int | None:
+    """The smallest nprobe that meets the target, or None: doubled until one does, then bisected."""
     if not len(trial.rows):
         return 1
-    missed, nprobe = min(missed, searcher.spec.nlist), min(max(1, 2 * missed), searcher.spec.nlist)
+    missed, nprobe = 0, 1
     if not _meets(searcher, trial, searcher.spec.nlist, factor, target):
         return None  # asked first: the widest search is slow, but so are all those on the way to it
     while nprobe < searcher.spec.nlist and not _meets(searcher, trial, nprobe, factor, target):

@@ -60,9 +60,9 @@ def _overhead(spec: IndexSpec, rows: int) -> int:
 
 
 def quantizer_bytes(spec: IndexSpec) -> int:
-    """The rotation, the centroids, and the table of every code against every list."""
+    """The rotation and the centroids."""
     if spec.kind == "flat":
         return 0
     rotation = 4 * (spec.pca or 0) * (spec.dimension + 1)
     centroids = 4 * spec.encoded_dimension * (spec.nlist + (1 << spec.pq_bits))
-    return rotation + centroids + spec.table_bytes
+    return rotation + centroids

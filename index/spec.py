@@ -146,7 +146,10 @@ class IndexSpec:
 
     @property
     def table_bytes(self) -> int:
-        """Memory of the float32 table of every code against every list that faiss computes on reading."""
+        """Of the float32 table of every code against every list, which faiss computes of codes of residuals on reading.
+
+        Codes are none any more (`train_quantizers`); an index of earlier drafts still has them.
+        """
         return 4 * self.nlist * self.pq_subquantizers * self._pq_centroids
 
     @property

@@ -9,7 +9,7 @@ Shapes: N rows, Q queries, T ≤ DEPTH neighbours.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +129,8 @@ def find_truth(searcher: Searcher, queries: Rows, earlier: Earlier | None = None
     if earlier is None:
         return _found_anew(searcher, queries)
     known = _brought_up_to_date(searcher, queries, earlier)
-    return _joined(known, _found_anew(searcher, queries[~np.isin(queries, known.queries)]))
+    both = _joined(known, _found_anew(searcher, queries[~np.isin(queries, known.queries)]))
+    return replace(both, neighbours=both.nearest(len(searcher) - 1))  # a smaller index has no more than these
 
 
 def without_self(found: Neighbours, own: Rows) -> Neighbours:
@@ -152,7 +153,8 @@ def _brought_up_to_date(searcher: Searcher, queries: Rows, earlier: Earlier) -> 
     """The queries of which the earlier truth still tells enough, with what came."""
     moved = earlier.truth.moved(earlier.to)
     old = moved.of(np.isin(moved.queries, queries))
-    new = searcher.exact(searcher.vectors(old.queries), DEPTH, keep=_came(earlier, len(searcher)))
+    # One more than is remembered: it bounds all that came and is farther still.
+    new = searcher.exact(searcher.vectors(old.queries), DEPTH + 1, keep=_came(earlier, len(searcher)))
     near = np.where(new.similarity < old.floor[:, None], -np.inf, new.similarity)  # as near may have been forgotten
     found = _nearest(
         np.hstack([old.neighbours.rows, np.where(np.isneginf(near), -1, new.rows)]),

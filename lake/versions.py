@@ -298,9 +298,8 @@ class Versions:
             return self._store.directory / self.kind / "versions"
         return cache / hashlib.sha256(self._store.uri.encode()).hexdigest()[:16] / self.kind
 
-    def is_whole(self, version: int) -> bool:
-        """Whether every file of the version is there: by sha256 in a local lake, by size elsewhere."""
-        records = self.manifest(version).files
+    def is_whole(self, version: int, records: Iterable[FileRecord]) -> bool:
+        """Whether these files of the version are there: by sha256 in a local lake, by size elsewhere."""
         if self._store.directory is None:
             return not self.missing(version, records)
         try:

@@ -24,6 +24,7 @@ from lake.lake import Lake, open_lake
 from lake.versions import Entry, FileRecord, Manifest
 from tasks import workspace
 from tasks.embeddings import read_embeddings
+from tasks.index_files import index_files
 from tasks.models import embedding_size
 from tasks.units import unit
 
@@ -236,7 +237,7 @@ def _same(lake: Lake, plan: IndexPlan, content: int, config: RebuildConfig) -> d
         exact = properties["factory"] == "Flat" or properties["measured"]["recall_at_10_low"] >= config.recall_target
         same = properties["fingerprint"] == _fingerprint(plan.model_version, plan.rows, content, spec)
         if same and exact and _serves(spec, plan, config):
-            found[version] = lake.indexes.is_whole(version)
+            found[version] = lake.indexes.is_whole(version, index_files(lake.indexes.manifest(version)))
             if found[version]:
                 break
     return found
@@ -265,7 +266,7 @@ def _base(lake: Lake, plan: IndexPlan, config: RebuildConfig, damaged: set[int])
             reasons.append(f"index {version} is damaged")
         elif any(shard.rows is None for shard in description.shards):
             reasons.append(f"index {version} was made before shards were kept")
-        elif lost := lake.indexes.missing(version, manifest.files):
+        elif lost := lake.indexes.missing(version, index_files(manifest)):
             reasons.append(f"index {version} has lost {lost[0].path_from(version)}")
         else:
             return _Base(version, manifest, description), ""

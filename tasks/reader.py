@@ -22,6 +22,7 @@ from index.searching import Neighbours, Searcher
 from lake.errors import LakeError
 from lake.lake import Lake
 from tasks.errors import OtherModel
+from tasks.index_files import index_files
 
 logger = logging.getLogger(__name__)
 
@@ -142,7 +143,9 @@ class Reader:
             if current is not None and current.version == version:
                 return current
             try:
-                opened = OpenIndex(version, Searcher.open(self._lake.indexes.fetch(version, self._cache)))
+                files = index_files(self._lake.indexes.manifest(version))
+                directory = self._lake.indexes.fetch_files(version, files, self._cache)
+                opened = OpenIndex(version, Searcher.open(directory))
                 self._lake.indexes.forget_older(version, self._cache)
                 return opened
             except (LakeError, IndexingError):

@@ -75,7 +75,9 @@ def train_candidate(
 def _checkpoint(lake: Lake, request: TrainingRequest, prepared: Prepared) -> LakeCheckpoint:
     """The same request finds the same checkpoint again."""
     side = prepared.trial.sides.train.tolist()
-    asked_for = request.labels.sha256, prepared.started_from, request.config.start, prepared.training, side
+    start = request.config.start
+    chosen = start.backbone, start.image_size, start.weights, start.seed
+    asked_for = request.labels.sha256, prepared.started_from, chosen, prepared.training, side
     return LakeCheckpoint(lake.store, *asked_for)
 
 

@@ -15,6 +15,7 @@ from index.truth import TRUTH, Truth
 from lake.errors import LostRace
 from lake.rollback import roll_back
 from tasks.index_plan import RebuildConfig, plan_index, preview_index
+from tasks.reader import Reader
 from tasks.rebuild import PublishedIndex
 from tests import small_lake
 from tests.vector_lake import VectorLake
@@ -138,13 +139,20 @@ def test_queries_are_compared_with_what_came_and_not_with_the_catalogue(
     check(lake, catalogue)
 
 
-def test_without_the_last_version_s_truth_it_is_found_anew(
-    lake: VectorLake, catalogue: Catalogue, vectors: Floats, tmp_path: Path
+@pytest.mark.parametrize("damage", ["altered", "cut short", "gone"])
+def test_without_the_last_version_s_truth_it_is_found_anew_and_nothing_else_is(
+    lake: VectorLake, catalogue: Catalogue, vectors: Floats, tmp_path: Path, damage: str
 ) -> None:
     rebuild(lake, CODED)
-    (tmp_path / "lake/indexes/versions/000001" / TRUTH).write_bytes(b"damaged")
+    file = tmp_path / "lake/indexes/versions/000001" / TRUTH
+    if damage == "gone":
+        file.unlink()
+    else:
+        whole = file.read_bytes()
+        file.write_bytes(b"damaged" if damage == "cut short" else whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert Reader(lake.lake, tmp_path / "cache").index.version == 1
     changed(lake, catalogue, {f"{ROWS:05d}.jpg": vectors[ROWS]})
-    rebuild(lake, CODED)
+    assert rebuild(lake, CODED).shards_kept == 3
     check(lake, catalogue)
 
 

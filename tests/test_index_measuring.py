@@ -153,3 +153,15 @@ def test_the_setting_that_served_is_kept_while_it_meets_the_target(coded: Search
     found = tune(coded, 0.97, queries=200, start=(1, 1))
     assert (found.nprobe, found.rerank_factor) != (1, 1)
     assert found.measured.recall_at_10_low >= 0.97
+
+
+def test_a_setting_that_falls_short_gets_a_quarter_more_lists_at_a_time(coded: Searcher) -> None:
+    found = tune(coded, 0.97, queries=500, start=(1, 8))
+    assert found.rerank_factor == 8
+    assert found.measured.recall_at_10_low >= 0.97
+    tried = [1]
+    while tried[-1] < found.nprobe:
+        tried.append(tried[-1] + max(1, tried[-1] // 4))
+    assert tried[-1] == found.nprobe
+    for nprobe in tried[:-1]:
+        assert measure(coded, queries=500, seed=0, nprobe=nprobe, rerank_factor=8).recall_at_10_low < 0.97

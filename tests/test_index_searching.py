@@ -306,6 +306,18 @@ def test_a_setting_that_means_nothing_is_refused(coded: Built, queries: Floats, 
         coded.searcher.search(queries, **{"k": 3, **wrong})  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("kind", ["coded", "coded_8", "one_bit"])
+def test_a_query_alone_finds_what_it_finds_among_others(
+    kind: str, queries: Floats, request: pytest.FixtureRequest
+) -> None:
+    searcher = request.getfixturevalue(kind).searcher
+    together = searcher.search(queries, 5, nprobe=4, rerank_factor=2)
+    alone = [searcher.search(query[None], 5, nprobe=4, rerank_factor=2).rows[0].tolist() for query in queries]
+    # Codes that are equally far at the last candidate may be chosen either way.
+    same = np.mean([len({*one} & {*other}) / 5 for one, other in zip(alone, together.rows.tolist(), strict=True)])
+    assert same > 0.99
+
+
 def test_threads_may_share_a_searcher(coded: Built, queries: Floats) -> None:
     alone = [coded.searcher.search(query[None], 5).rows.tolist() for query in queries]
     with ThreadPoolExecutor(4) as pool:

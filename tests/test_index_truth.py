@@ -40,7 +40,7 @@ def check(truth: Truth, members: Members) -> None:
     near = cosines(members, truth.queries.tolist())
     judged = min(K, len(members) - 1)
     nearest = -np.sort(-near, axis=1)[:, :judged]
-    np.testing.assert_allclose(truth.nearest(K).similarity[:, :judged], nearest, atol=1e-5)
+    np.testing.assert_allclose(truth.nearest(K).similarity, nearest, atol=1e-5)
     for line, others in enumerate(truth.neighbours.rows):
         known = set(others[others >= 0].tolist())
         assert len(known) == np.count_nonzero(others >= 0)
@@ -90,6 +90,23 @@ def test_a_query_that_lost_its_neighbours_is_compared_with_everything_again(tmp_
     found = find_truth(opened(tmp_path / "second", left), np.array([0]), Earlier(truth, to))
     assert np.count_nonzero(found.neighbours.rows >= 0) == DEPTH
     check(found, left)
+
+
+def test_more_may_come_than_are_remembered(tmp_path: Path) -> None:
+    """Two rows first; then 30 that are nearer than the second; then most of those leave and a far one comes."""
+    angles = [0.0, 1.5, *np.linspace(0.1, 0.8, 30), 1.4]
+    vectors = np.zeros((len(angles), DIMENSION), np.float32)
+    vectors[:, 0], vectors[:, 1] = np.cos(angles), np.sin(angles)
+    spec, query = IndexSpec("flat", DIMENSION), np.array([0])
+    nights = [[0, 1], list(range(32)), [0, 1, *range(17, 33)]]
+    earlier: Earlier | None = None
+    for night, members in enumerate(nights):
+        searcher = build(tmp_path / str(night), vectors[members], spec)
+        found = find_truth(searcher, query, earlier)
+        after = nights[night + 1] if night < 2 else []
+        earlier = Earlier(found, np.array([after.index(row) if row in after else -1 for row in members]))
+    near = np.sort(as_found(vectors[nights[-1][1:]]) @ vectors[0])[::-1]
+    np.testing.assert_allclose(found.nearest(K).similarity[0], near[:K], atol=1e-4)
 
 
 def test_a_damaged_file_is_refused(tmp_path: Path) -> None:

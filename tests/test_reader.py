@@ -1,6 +1,7 @@
 """A reader against versions that come, go and break under it."""
 
 import threading
+from collections.abc import Iterable
 from pathlib import Path
 from shutil import rmtree
 
@@ -13,6 +14,7 @@ from index.errors import BadVectors, UnknownKey
 from index.spec import IndexSpec
 from lake.errors import CorruptFile, LakeError
 from lake.lake import Lake, open_lake
+from lake.versions import FileRecord
 from tasks.errors import OtherModel
 from tasks.reader import Filters, Reader
 from tests.vectors import Floats, build, clustered, ivfpq
@@ -113,15 +115,15 @@ def test_readers_search_while_versions_are_published_and_collected(tmp_path: Pat
 
 def test_a_version_collected_while_it_is_opened_is_passed_over(lake: Lake, tmp_path: Path) -> None:
     publish(lake, tmp_path, ivfpq(DIMENSION, nlist=8))
-    fetch = lake.indexes.fetch
+    fetch = lake.indexes.fetch_files
 
-    def too_late(version: int, cache: Path) -> Path:
+    def too_late(version: int, records: Iterable[FileRecord], cache: Path) -> Path:
         if version == 1:
             publish(lake, tmp_path, ivfpq(DIMENSION, nlist=8))
             collect(lake, 1)
-        return fetch(version, cache)
+        return fetch(version, records, cache)
 
-    lake.indexes.fetch = too_late  # type: ignore[method-assign]
+    lake.indexes.fetch_files = too_late  # type: ignore[method-assign]
     assert Reader(lake, tmp_path / "cache").index.version == 2
 
 
@@ -166,7 +168,7 @@ def test_what_older_versions_left_in_the_cache_is_removed(lake: Lake, spec: Inde
     cached = {path.parent.name for path in (tmp_path / "cache").rglob("*.npy")}
     assert cached == (set() if lake.store.directory else {"000002"})
     assert (stray / "index.json").exists()
-    assert lake.indexes.is_whole(1)
+    assert lake.indexes.is_whole(1, lake.indexes.manifest(1).files)
     assert reader.search_keys(["00000.jpg"], 5) == Reader(lake, tmp_path / "cache").search_keys(["00000.jpg"], 5)
 
 
