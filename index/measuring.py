@@ -20,6 +20,7 @@ from index.truth import Earlier, K, Truth, find_truth, without_self
 
 RERANK_FACTORS = (2, 4, 8, 16, 32)  # the last ones where codes tell neighbours apart badly
 SLICE_QUERIES = 300
+FLAT_QUERIES = 100
 SLICE_AT_LEAST = 100  # rows; the bound of fewer is too wide to judge by
 CONFIDENCE = 0.95
 # float32 rounds sums of thousands of products at about this, so nearer counts as a tie
@@ -139,7 +140,8 @@ def tune(
     Args:
         searcher: an open index.
         target: least recall@10, its lower bound.
-        queries: how many rows to draw from all of them; each slice brings up to SLICE_QUERIES more.
+        queries: how many rows to draw from all of them; each slice brings up to SLICE_QUERIES more. A flat index,
+            which misses nothing, is asked FLAT_QUERIES of all its rows only.
         seed: of the draw.
         slices: one bool a row each, such as what is new; a slice of fewer than 100 rows is not judged.
         start: nprobe and rerank factor that served last; kept where they still meet the target, with a quarter more
@@ -149,6 +151,8 @@ def tune(
     Raises:
         BelowTarget: none meets it, even with every list searched.
     """
+    if searcher.spec.kind == "flat":  # compares with every row: each query measured costs what its truth did
+        queries, slices = min(queries, FLAT_QUERIES), {}
     trial = _draw(searcher, queries, seed, slices=slices or {}, earlier=earlier)
     return replace(_settled(searcher, trial, target, start), truth=trial.known)
 
