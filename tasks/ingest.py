@@ -135,7 +135,7 @@ def ingest_shard(
     lake_uri: str, source: str, run_id: str, shard: Shard, ingested_at: datetime, config: IngestConfig
 ) -> IngestedShard:
     """Fetch and decode the shard's pictures and write them as one part, not yet committed."""
-    started, loading, writing = time.perf_counter(), Stopwatch("load decoder"), Stopwatch("write")
+    started, loading, writing = time.perf_counter(), Stopwatch("load PyTorch"), Stopwatch("write")
     with loading.busy():
         get_ready()
     lake = open_lake(lake_uri)
