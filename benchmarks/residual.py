@@ -24,8 +24,10 @@ import faiss
 import numpy as np
 
 from benchmarks._embeddings import WITHIN, Embeddings, Floats
-from benchmarks.search import TARGET_10, K, Rows, least
+from benchmarks.search import TARGET_10, K, Rows
 from index.building import inverted_file, set_threads, to_encoded, untyped
+from index.measuring import least
+from index.searching import ONE_QUERY
 from index.spec import IndexSpec
 
 FACTORS = (4, 8, 16)  # candidates for each neighbour
@@ -36,7 +38,7 @@ def build(vectors: Floats, spec: IndexSpec, *, residual: bool) -> Any:
     index = faiss.index_factory(spec.dimension, spec.factory_string())
     inverted = inverted_file(index)
     inverted.by_residual = residual
-    inverted.implem = 10  # what one query alone is searched by
+    inverted.implem = ONE_QUERY
     index.train(vectors[:: max(1, len(vectors) // spec.training_rows)])
     index.add(vectors)
     return index

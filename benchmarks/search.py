@@ -46,7 +46,7 @@ from index.building import (
     write_trained,
 )
 from index.halves import widen
-from index.measuring import RERANK_FACTORS
+from index.measuring import RERANK_FACTORS, least
 from index.searching import Searcher
 from index.spec import IndexSpec, Kind, Metric
 
@@ -192,17 +192,6 @@ def settle(searcher: Searcher, queries: Queries, *, ten: bool = True) -> tuple[i
             break
         best = tried
     return best[1:] if best else (lists, RERANK_FACTORS[-1])
-
-
-def least(is_enough: Callable[[int], bool], most: int, first: int = 1) -> int:
-    """The smallest number from `first` to `most` that is enough, doubled and then bisected; `most` where none is."""
-    missed, found = first - 1, first
-    while found < most and not is_enough(found):
-        missed, found = found, min(2 * found, most)
-    while found - missed > 1:
-        middle = (missed + found) // 2
-        missed, found = (missed, middle) if is_enough(middle) else (middle, found)
-    return found
 
 
 def measure(

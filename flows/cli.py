@@ -379,7 +379,9 @@ def search(
     else:
         assert picture is not None  # noqa: S101 (checked above; mypy can't tell)
         chosen = device.value if device else settings.device
-        found = search_by_picture(opened, picture, k, settings.cache_directory, chosen, filters, settings.precision)
+        found = search_by_picture(
+            opened, picture, k, settings.cache_directory, chosen, filters=filters, precision=settings.precision
+        )
     _print(as_json, found, print_found)
 
 

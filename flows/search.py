@@ -48,6 +48,7 @@ def search_by_picture(
     k: int,
     cache: Path,
     device: str,
+    *,
     filters: Filters = ALL,
     precision: ScoringPrecision = "auto",
 ) -> Found:

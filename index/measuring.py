@@ -7,7 +7,7 @@ neighbours. Knows nothing about publishing: it says what was found, or that the 
 import math
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from statistics import NormalDist
 
@@ -295,15 +295,20 @@ def _widened(searcher: Searcher, trial: _Trial, nprobe: int, factor: int, target
 
 
 def _fewest_lists(searcher: Searcher, trial: _Trial, factor: int, target: float) -> int | None:
-    """The smallest nprobe that meets the target, or None: doubled until one does, then bisected."""
+    """The smallest nprobe that meets the target, or None."""
     if not len(trial.rows):
         return 1
-    missed, nprobe = 0, 1
     if not _meets(searcher, trial, searcher.spec.nlist, factor, target):
         return None  # asked first: the widest search is slow, but so are all those on the way to it
-    while nprobe < searcher.spec.nlist and not _meets(searcher, trial, nprobe, factor, target):
-        missed, nprobe = nprobe, min(2 * nprobe, searcher.spec.nlist)
-    while nprobe - missed > 1:
-        middle = (missed + nprobe) // 2
-        missed, nprobe = (missed, middle) if _meets(searcher, trial, middle, factor, target) else (middle, nprobe)
-    return nprobe
+    return least(lambda nprobe: _meets(searcher, trial, nprobe, factor, target), searcher.spec.nlist)
+
+
+def least(is_enough: Callable[[int], bool], most: int, first: int = 1) -> int:
+    """The smallest number from `first` to `most` that is enough, doubled and then bisected; `most` where none is."""
+    missed, found = first - 1, first
+    while found < most and not is_enough(found):
+        missed, found = found, min(2 * found, most)
+    while found - missed > 1:
+        middle = (missed + found) // 2
+        missed, found = (missed, middle) if is_enough(middle) else (middle, found)
+    return found

@@ -34,7 +34,7 @@ from index.building import (
 from index.codes import merged_codes
 from index.errors import BadVectors, CorruptIndex, UnknownKey
 from index.spec import IndexSpec
-from index.vectors import StoredVectors
+from index.vectors import StoredVectors, live_rows
 
 logger = logging.getLogger(__name__)
 
@@ -303,17 +303,9 @@ def _read_vectors(path: Path, spec: IndexSpec) -> npt.NDArray[np.float16]:
 
 def _read_live(directory: Path, masked: str | None, counts: list[int]) -> list[Mask]:
     """One bool a row of each shard: whether search may return it."""
-    live = [np.ones(count, dtype=np.bool_) for count in counts]
     if masked is None:
-        return live
-    table = _read_table(directory / masked, ("shard", "row"))
-    shards, rows = (table[name].to_numpy().astype(np.int64) for name in ("shard", "row"))
-    held = np.asarray(counts, dtype=np.int64)
-    if len(rows) and (min(shards.min(), rows.min()) < 0 or shards.max() >= len(counts) or (rows >= held[shards]).any()):
-        raise CorruptIndex(f"{directory / masked} masks rows that no shard has")
-    for number, mask in enumerate(live):
-        mask[rows[shards == number]] = False
-    return live
+        return [np.ones(count, dtype=np.bool_) for count in counts]
+    return live_rows(_read_table(directory / masked, ("shard", "row")), counts, str(directory / masked))
 
 
 def _read_keys(path: Path, live: Mask) -> pa.Table:

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from index.building import blocks
+from index.errors import CorruptIndex
 from index.halves import Floats, Halves, widen
 
 Rows = npt.NDArray[np.int64]
@@ -18,6 +20,22 @@ Mask = npt.NDArray[np.bool_]
 BLOCK_BYTES = 4 << 20  # of float32: they stay in the processor's cache between being widened and being compared
 SMALLEST = np.float32(1e-30)  # a squared length that no row has: its largest value is at least 1/√D
 FEW_ROWS = 500  # fewer are gathered quicker one by one than shard by shard
+
+
+def live_rows(masked: pa.Table, counts: Sequence[int], what: str) -> list[Mask]:
+    """One bool a row of each shard, by what `building.write_masked` wrote and `what` names in errors.
+
+    Raises:
+        CorruptIndex: it masks rows that no shard has.
+    """
+    live = [np.ones(count, dtype=np.bool_) for count in counts]
+    shards, rows = (masked[name].to_numpy().astype(np.int64) for name in ("shard", "row"))
+    held = np.asarray(counts, dtype=np.int64)
+    if len(rows) and (min(shards.min(), rows.min()) < 0 or shards.max() >= len(counts) or (rows >= held[shards]).any()):
+        raise CorruptIndex(f"{what} masks rows that no shard has")
+    for number, mask in enumerate(live):
+        mask[rows[shards == number]] = False
+    return live
 
 
 class StoredVectors:

@@ -45,6 +45,11 @@ SHARING = 2  # of manifests that name files of other versions
 QUIET = ("register", "refuse", "collect")  # actions that leave the current version alone
 
 
+def path_in(holder: int, name: str) -> str:
+    """Where a file in the folder of version `holder` lies, seen from any other version's folder."""
+    return f"../{holder:06d}/{name}"
+
+
 @dataclass(frozen=True)
 class FileRecord:
     """One file of a version, as it was when the version was sealed."""
@@ -61,7 +66,7 @@ class FileRecord:
     def path_from(self, version: int) -> str:
         """Where the file lies, seen from `version`'s folder."""
         holder = self.held_by(version)
-        return self.name if holder == version else f"../{holder:06d}/{self.name}"
+        return self.name if holder == version else path_in(holder, self.name)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a manifest."""
@@ -259,21 +264,19 @@ class Versions:
         _verify(what, record, len(data), hashlib.sha256(data).hexdigest())
         return data
 
-    def fetch(self, version: int, cache: Path) -> Path:
-        """A local directory with the version's files, each verified.
+    def fetch(self, version: int, cache: Path, records: Iterable[FileRecord] | None = None) -> Path:
+        """A local directory with the version's files, or with some, each verified.
 
         In a local lake that is the version's own directory; otherwise the files are copied below `cache`
         once, verified again at each call, and copied again where the cache's copy is damaged. Files of other
-        versions lie in the directories beside it: see `FileRecord.path_from`.
+        versions lie in the directories beside it: see `FileRecord.path_from`. A version that is not sealed yet
+        has no manifest that would name them: its `records` are given.
         """
-        return self.fetch_files(version, self.manifest(version).files, cache)
-
-    def fetch_files(self, version: int, records: Iterable[FileRecord], cache: Path) -> Path:
-        """`fetch`, of some files, or of a version that is not sealed yet."""
         versions = self._versions_below(cache)
+        wanted = self.manifest(version).files if records is None else records
         # Checking 4 GB of a million vectors takes seconds on one core; neither it nor a download holds the GIL.
         with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
-            places = ((record, versions / f"{record.held_by(version):06d}" / record.name) for record in records)
+            places = ((record, versions / f"{record.held_by(version):06d}" / record.name) for record in wanted)
             list(pool.map(lambda each: self._fetch_file(version, *each), places))
         return versions / f"{version:06d}"
 
@@ -303,7 +306,7 @@ class Versions:
         if self._store.directory is None:
             return not self.missing(version, records)
         try:
-            self.fetch_files(version, records, self._store.directory)
+            self.fetch(version, self._store.directory, records)
         except CorruptFile as error:
             logger.warning("%s", error)
             return False

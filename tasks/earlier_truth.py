@@ -13,11 +13,11 @@ import pyarrow.parquet as pq
 
 from index.building import DESCRIPTION, IndexDescription, parse_description
 from index.errors import IndexingError
-from index.searching import Rows
 from index.truth import TRUTH, Earlier, Truth
+from index.vectors import Mask, Rows, live_rows
 from lake.errors import LakeError
 from lake.lake import Lake
-from lake.versions import FileRecord
+from lake.versions import FileRecord, path_in
 from tasks import workspace
 from tasks.index_plan import IndexPlan
 
@@ -44,48 +44,41 @@ def write_truth(lake: Lake, version: int, truth: Truth) -> FileRecord:
         return lake.indexes.join(version).add_file(name, Path(folder, name))
 
 
-def masked_rows(lake: Lake, plan: IndexPlan) -> list[Rows]:
-    """Which rows of each kept shard are masked."""
-    nothing = np.empty(0, dtype=np.int64)
+def live_in_kept(lake: Lake, plan: IndexPlan) -> list[Mask]:
+    """One bool a row of each kept shard: whether it lives on."""
+    counts = [shard.rows for shard in plan.kept]
     if plan.masked is None:
-        return [nothing] * len(plan.kept)
-    return _by_shard(workspace.read_shard(lake.store, plan.masked), len(plan.kept))
+        return [np.ones(count, dtype=np.bool_) for count in counts]
+    return live_rows(workspace.read_shard(lake.store, plan.masked), counts, plan.masked.path)
 
 
 def _where_rows_went(lake: Lake, plan: IndexPlan, base: IndexDescription) -> Rows:
     """Of each row of the last version its row in this one, −1 where it left or lies in a new shard."""
-    then = [_in_folder(shard.path, plan.base) for shard in base.shards]
-    before = _numbered([shard.rows or 0 for shard in base.shards], _masked_in(lake, plan.base, base))
-    kept = _numbered([shard.rows for shard in plan.kept], masked_rows(lake, plan))
-    now = dict(zip((shard.in_folder for shard in plan.kept), kept, strict=True))
-    gone = [np.empty(0, dtype=np.int64)]
-    went = [now.get(place, np.full(len(rows), -1))[rows >= 0] for place, rows in zip(then, before, strict=True)]
-    return np.concatenate(gone + went)
+    kept = zip((shard.in_folder for shard in plan.kept), _numbered(live_in_kept(lake, plan)), strict=True)
+    now, gone = dict(kept), np.empty(0, dtype=np.int64)
+    before = zip(base.shards, _live_in(lake, plan.base, base), strict=True)
+    went = [now.get(_in_folder(shard.path, plan.base), np.full(len(live), -1))[live] for shard, live in before]
+    return np.concatenate([gone, *went])
 
 
-def _numbered(sizes: Iterable[int], masked: Iterable[Rows]) -> list[Rows]:
+def _numbered(live: Iterable[Mask]) -> list[Rows]:
     """Of each shard its rows' numbers in an open index of these shards; −1 for masked ones."""
     start, found = 0, []
-    for size, left in zip(sizes, masked, strict=True):
-        live = np.ones(size, dtype=np.bool_)
-        live[left] = False
-        found.append(np.where(live, start - 1 + np.cumsum(live), -1))
-        start += int(np.count_nonzero(live))
+    for mask in live:
+        found.append(np.where(mask, start - 1 + np.cumsum(mask), -1))
+        start += int(np.count_nonzero(mask))
     return found
 
 
-def _masked_in(lake: Lake, version: int | None, description: IndexDescription) -> list[Rows]:
+def _live_in(lake: Lake, version: int | None, description: IndexDescription) -> list[Mask]:
+    """The same of a version; a plan never starts from one whose shards don't tell their rows (format 1)."""
+    counts = [shard.rows or 0 for shard in description.shards]
     if description.masked is None or version is None:
-        return [np.empty(0, dtype=np.int64)] * len(description.shards)
+        return [np.ones(count, dtype=np.bool_) for count in counts]
     table = pq.read_table(pa.BufferReader(lake.indexes.read(version, description.masked)))
-    return _by_shard(table, len(description.shards))
-
-
-def _by_shard(table: pa.Table, shards: int) -> list[Rows]:
-    numbers, rows = table["shard"].to_numpy(), table["row"].to_numpy()
-    return [rows[numbers == number] for number in range(shards)]
+    return live_rows(table, counts, description.masked)
 
 
 def _in_folder(path: str, version: int | None) -> str:
     """A shard's path from any version's folder."""
-    return path if path.startswith("../") else f"../{version:06d}/{path}"
+    return path if path.startswith("../") or version is None else path_in(version, path)

@@ -21,7 +21,7 @@ from index.spec import IndexSpec, Kind, Metric
 from lake import catalogue
 from lake.errors import LakeError
 from lake.lake import Lake, open_lake
-from lake.versions import Entry, FileRecord, Manifest
+from lake.versions import Entry, FileRecord, Manifest, path_in
 from tasks import workspace
 from tasks.embeddings import read_embeddings
 from tasks.index_files import index_files
@@ -100,7 +100,7 @@ class KeptShard:
     @property
     def in_folder(self) -> str:
         """Its path from any other version's folder."""
-        return f"../{self.holder:06d}/{self.path}"
+        return path_in(self.holder, self.path)
 
 
 @dataclass(frozen=True)
@@ -229,15 +229,16 @@ def _same(lake: Lake, plan: IndexPlan, content: int, config: RebuildConfig) -> d
     found: dict[int, bool] = {}
     for version in reversed(lake.indexes.known()):
         try:
-            properties = lake.indexes.manifest(version).properties
+            manifest = lake.indexes.manifest(version)
         except LakeError as error:
             logger.warning("index %d is passed over: %s", version, error)
             continue
+        properties = manifest.properties
         spec = _spec_of(properties)
         exact = properties["factory"] == "Flat" or properties["measured"]["recall_at_10_low"] >= config.recall_target
         same = properties["fingerprint"] == _fingerprint(plan.model_version, plan.rows, content, spec)
         if same and exact and _serves(spec, plan, config):
-            found[version] = lake.indexes.is_whole(version, index_files(lake.indexes.manifest(version)))
+            found[version] = lake.indexes.is_whole(version, index_files(manifest))
             if found[version]:
                 break
     return found
@@ -300,7 +301,7 @@ def _with_codebook(lake: Lake, sql: Any, plan: IndexPlan, base: _Base) -> tuple[
         added = codebook.added_rows + count
         mean = (codebook.added_rows * codebook.added_distance + count * distance) / added
         codebook = replace(codebook, added_rows=added, added_distance=mean)
-    codebook = replace(codebook, path=f"../{record.held_by(base.version):06d}/{record.name}")
+    codebook = replace(codebook, path=path_in(record.held_by(base.version), record.name))
     return replace(plan, codebook=codebook, trained=record), why_train_again(codebook, plan.rows) or ""
 
 

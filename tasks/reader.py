@@ -144,8 +144,7 @@ class Reader:
                 return current
             try:
                 files = index_files(self._lake.indexes.manifest(version))
-                directory = self._lake.indexes.fetch_files(version, files, self._cache)
-                opened = OpenIndex(version, Searcher.open(directory))
+                opened = OpenIndex(version, Searcher.open(self._lake.indexes.fetch(version, self._cache, files)))
                 self._lake.indexes.forget_older(version, self._cache)
                 return opened
             except (LakeError, IndexingError):

@@ -38,7 +38,7 @@ from lake.errors import LakeError, LostRace
 from lake.lake import Lake, open_lake
 from lake.versions import FileRecord
 from tasks import progress, workspace
-from tasks.earlier_truth import earlier_truth, masked_rows, write_truth
+from tasks.earlier_truth import earlier_truth, live_in_kept, write_truth
 from tasks.embeddings import read_embeddings
 from tasks.errors import CountsDisagree
 from tasks.index_plan import LIVE, MEMORY_LIMIT, IndexPlan, RebuildConfig
@@ -158,7 +158,7 @@ def measure_index(
     description = _describe(plan, trained.codebook, encoded, masked)
     tuned = None
     with _cache(config) as cache:
-        directory = lake.indexes.fetch_files(version, files, cache)
+        directory = lake.indexes.fetch(version, cache, files)
         if plan.rows > 1:
             searcher = Searcher.open(directory, description)
             tuned = tune(
@@ -269,7 +269,7 @@ def _slices(lake: Lake, plan: IndexPlan, searcher: Searcher) -> dict[str, np.nda
 
 def _write_masked(lake: Lake, version: int, plan: IndexPlan) -> FileRecord:
     with tempfile.TemporaryDirectory(prefix="vitrine-") as folder:
-        name = write_masked(Path(folder), masked_rows(lake, plan))
+        name = write_masked(Path(folder), [np.flatnonzero(~live) for live in live_in_kept(lake, plan)])
         return lake.indexes.join(version).add_file(name, Path(folder, name))
 
 

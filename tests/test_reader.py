@@ -115,15 +115,15 @@ def test_readers_search_while_versions_are_published_and_collected(tmp_path: Pat
 
 def test_a_version_collected_while_it_is_opened_is_passed_over(lake: Lake, tmp_path: Path) -> None:
     publish(lake, tmp_path, ivfpq(DIMENSION, nlist=8))
-    fetch = lake.indexes.fetch_files
+    fetch = lake.indexes.fetch
 
-    def too_late(version: int, records: Iterable[FileRecord], cache: Path) -> Path:
+    def too_late(version: int, cache: Path, records: Iterable[FileRecord] | None = None) -> Path:
         if version == 1:
             publish(lake, tmp_path, ivfpq(DIMENSION, nlist=8))
             collect(lake, 1)
-        return fetch(version, records, cache)
+        return fetch(version, cache, records)
 
-    lake.indexes.fetch_files = too_late  # type: ignore[method-assign]
+    lake.indexes.fetch = too_late  # type: ignore[method-assign]
     assert Reader(lake, tmp_path / "cache").index.version == 2
 
 
