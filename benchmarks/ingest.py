@@ -86,13 +86,13 @@ def ingest_all(source: str, folder: Path) -> tuple[StageTime, ...]:
     """A first night's ingest into a new local lake; the stages' times."""
     lake_uri, run = str(folder / uuid.uuid4().hex), uuid.uuid4().hex
     lake = open_lake(lake_uri, create=True)
-    plan = plan_ingest.fn(lake_uri, source, run, CONFIG)
+    plan = plan_ingest.fn(lake, source, run, CONFIG)
     with ThreadPoolExecutor(SHARDS_AT_ONCE) as pool:
         read = list(
-            pool.map(lambda shard: ingest_shard.fn(lake_uri, source, run, shard, plan.ingested_at, CONFIG), plan.shards)
+            pool.map(lambda shard: ingest_shard.fn(lake, source, run, shard, plan.ingested_at, CONFIG), plan.shards)
         )
-    commit_images.fn(lake_uri, run, plan, read)
-    if check_images.fn(lake_uri, plan, read) != plan.listed:
+    commit_images.fn(lake, run, plan, read)
+    if check_images.fn(lake, plan, read) != plan.listed:
         raise SystemExit("not every picture was ingested")
     workspace.clear(lake.store, run)
     return merged(spent for shard in read for spent in shard.times)

@@ -32,15 +32,14 @@ def ingest(lake_uri: str, source: str) -> int:
     from tasks.ingest import IngestConfig, check_images, commit_images, ingest_shard, plan_ingest
 
     lake, run, config = open_lake(lake_uri, create=True), uuid.uuid4().hex, IngestConfig()
-    plan = plan_ingest.fn(lake_uri, source, run, config)
+    plan = plan_ingest.fn(lake, source, run, config)
     with ThreadPoolExecutor(2) as pool:
         work = [
-            pool.submit(ingest_shard.fn, lake_uri, source, run, shard, plan.ingested_at, config)
-            for shard in plan.shards
+            pool.submit(ingest_shard.fn, lake, source, run, shard, plan.ingested_at, config) for shard in plan.shards
         ]
         shards = [each.result() for each in work]
-    commit_images.fn(lake_uri, run, plan, shards)
-    live = check_images.fn(lake_uri, plan, shards)
+    commit_images.fn(lake, run, plan, shards)
+    live = check_images.fn(lake, plan, shards)
     workspace.clear(lake.store, run)
     return live
 
@@ -54,13 +53,11 @@ def score(lake_uri: str, _source: str) -> int:
 
     lake, run, config = open_lake(lake_uri), uuid.uuid4().hex, ScoreConfig()
     model = require_model(lake)
-    plan = plan_scoring.fn(lake_uri, model, run, config)
+    plan = plan_scoring.fn(lake, model, run, config)
     with ThreadPoolExecutor(4) as pool:
-        work = [
-            pool.submit(score_shard.fn, lake_uri, model, run, shard, config, plan.to_score) for shard in plan.shards
-        ]
+        work = [pool.submit(score_shard.fn, lake, model, run, shard, config, plan.to_score) for shard in plan.shards]
         shards = [each.result() for each in work]
-    commit_scores.fn(lake_uri, run, plan, shards)
+    commit_scores.fn(lake, run, plan, shards)
     workspace.clear(lake.store, run)
     return plan.to_score
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from lake.lake import open_lake
+from lake.lake import Lake, open_lake
 from tasks import index_plan, ingest, rebuild, score, workspace
 from tasks.draw_catalogue import draw_catalogue
 from tasks.models import ModelChoice, init_model, require_model
@@ -40,7 +40,7 @@ class Clock:
         return result
 
 
-def night(lake: str, source: str) -> Clock:
+def night(lake: Lake, source: str) -> Clock:
     """One night; the seconds of its stages."""
     clock, run = Clock(), uuid.uuid4().hex
     how = ingest.IngestConfig()
@@ -50,18 +50,18 @@ def night(lake: str, source: str) -> Clock:
         for shard in plan.shards
     ]
     clock.time("commit images", ingest.commit_images.fn, lake, run, plan, read)
-    version, scoring = require_model(open_lake(lake)), score.ScoreConfig()
+    version, scoring = require_model(lake), score.ScoreConfig()
     to_score = clock.time("find unscored", score.plan_scoring.fn, lake, version, run, scoring)
     scored = [
         clock.time("score", score.score_shard.fn, lake, version, run, shard, scoring) for shard in to_score.shards
     ]
     clock.time("commit scores", score.commit_scores.fn, lake, run, to_score, scored)
     clock.time("index", rebuild_index, lake, version)
-    workspace.clear(open_lake(lake).store, run)
+    workspace.clear(lake.store, run)
     return clock
 
 
-def rebuild_index(lake: str, model_version: int) -> None:
+def rebuild_index(lake: Lake, model_version: int) -> None:
     """Publish an index where anything changed."""
     config, run = index_plan.RebuildConfig(), uuid.uuid4().hex
     plan = index_plan.plan_index.fn(lake, model_version, run, config)
@@ -72,7 +72,7 @@ def rebuild_index(lake: str, model_version: int) -> None:
     encoded = [rebuild.encode_shard.fn(lake, version, plan, shard, trained) for shard in plan.to_write]
     measured = rebuild.measure_index.fn(lake, version, plan, trained, encoded, config)
     rebuild.publish_index.fn(lake, version, plan, encoded, measured)
-    workspace.clear(open_lake(lake).store, run)
+    workspace.clear(lake.store, run)
 
 
 def main() -> None:
@@ -83,9 +83,10 @@ def main() -> None:
     parser.add_argument("--image-size", type=int, default=64)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="vitrine-") as folder:
-        source, lake = Path(folder, "pictures"), str(Path(folder, "lake"))
+        source, uri = Path(folder, "pictures"), str(Path(folder, "lake"))
         drawn = draw_catalogue(source, products=arguments.pictures // VIEWS, views=VIEWS, broken=0)
-        init_model(lake, ModelChoice(arguments.backbone, arguments.image_size, "random"))
+        init_model(uri, ModelChoice(arguments.backbone, arguments.image_size, "random"))
+        lake = open_lake(uri)
         nights = {"all new": night(lake, str(source)), "unchanged": night(lake, str(source))}
         changed = drawn[: max(1, len(drawn) // 100)]
         for picture in changed:

@@ -35,16 +35,16 @@ class Night:
 def night(lake: VectorLake, config: RebuildConfig) -> Night:
     """What `rebuild-index` does."""
     run, times = uuid.uuid4().hex, [time.perf_counter()]
-    plan = plan_index.fn(lake.uri, lake.model, run, config)
+    plan = plan_index.fn(lake.lake, lake.model, run, config)
     times.append(time.perf_counter())
-    version = rebuild.draft_index.fn(lake.uri)
-    trained = rebuild.train_index.fn(lake.uri, version, plan, config)
+    version = rebuild.draft_index.fn(lake.lake)
+    trained = rebuild.train_index.fn(lake.lake, version, plan, config)
     times.append(time.perf_counter())
-    encoded = [rebuild.encode_shard.fn(lake.uri, version, plan, shard, trained) for shard in plan.to_write]
+    encoded = [rebuild.encode_shard.fn(lake.lake, version, plan, shard, trained) for shard in plan.to_write]
     times.append(time.perf_counter())
-    measured = rebuild.measure_index.fn(lake.uri, version, plan, trained, encoded, config)
+    measured = rebuild.measure_index.fn(lake.lake, version, plan, trained, encoded, config)
     times.append(time.perf_counter())
-    found = rebuild.publish_index.fn(lake.uri, version, plan, encoded, measured)
+    found = rebuild.publish_index.fn(lake.lake, version, plan, encoded, measured)
     times.append(time.perf_counter())
     workspace.clear(lake.lake.store, run)
     stages = ("compare", "train", "encode", "measure", "publish")

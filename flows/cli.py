@@ -6,10 +6,12 @@ commands that need them, so that --help, sql, status, versions and search by key
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
 import os
 import re
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -492,12 +494,16 @@ def collect(
     from flows.summaries import print_collected
     from lake.catalogue import write_catalogue
     from lake.collection import collect as collect_garbage
+    from lake.lease import leased
 
     opened, days = _open(lake), None if older_than is None else _age(older_than) / timedelta(days=1)
     parameters = _parameters("CollectParameters", {"lake": lake, "keep_versions": keep, "keep_days": days})
-    done = collect_garbage(opened, parameters.policy(), dry_run=dry_run)
-    if not dry_run:
-        write_catalogue(opened)
+    if dry_run:
+        done = collect_garbage(opened, parameters.policy(), dry_run=True)
+    else:
+        with leased(opened, "collect") as writable:
+            done = collect_garbage(writable, parameters.policy())
+            write_catalogue(writable)
     _print(as_json, {"dry_run": dry_run, **asdict(done)}, print_collected)
 
 
@@ -530,28 +536,16 @@ def main() -> None:
         where = error.ctx.command_path if error.ctx else "vitrine"
         message = " ".join(error.format_message().split()).rstrip(".").replace("Value error, ", "")
         _fail(f"{message}; see `{where} --help`", code=2)
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output has gone; nothing is left to say
-        sys.exit(1)
     except Exception as error:
-        from flows.settings import SettingsError
+        if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.EIO):
+            sys.stderr.close()  # the reader of our output has gone; nothing is left to say
+            sys.exit(1)
+        from flows.errors import SettingsError, for_people
 
-        if isinstance(error, SettingsError):
-            _fail(str(error), code=2)
-        if _state["verbose"] or not _is_expected(error):
+        known = for_people(error)
+        if known is None or (_state["verbose"] and not isinstance(error, SettingsError)):
             raise
-        _fail(str(error))
-
-
-def _is_expected(error: Exception) -> bool:
-    """Whether the error's message is written for the user."""
-    from flows.local_prefect import PrefectUnavailable
-    from index.errors import IndexingError
-    from lake.errors import LakeError
-    from model.errors import ModelError
-    from tasks.errors import TaskError
-
-    return isinstance(error, IndexingError | LakeError | ModelError | PrefectUnavailable | TaskError)
+        _fail(str(known), code=2 if isinstance(error, SettingsError) else 1)
 
 
 def _fail(message: str, code: int = 1) -> NoReturn:
@@ -594,6 +588,7 @@ def _prefect() -> Iterator[None]:
     from flows.printing import to_stderr
 
     local_prefect.prepare()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a night outlives the terminal that it was started from
     with display.in_terminal(to_stderr), local_prefect.server():
         yield
 

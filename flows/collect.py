@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from dataclasses import asdict
 
-from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 
 from flows.display import best_effort
+from flows.on_prefect import stated
 from flows.parameters import CollectParameters
 from flows.running import running
 from lake.collection import Collected, collect
@@ -16,7 +16,7 @@ from lake.collection import Collected, collect
 logger = logging.getLogger(__name__)
 
 
-@flow(name="collect-garbage")
+@stated("collect-garbage")
 def collect_garbage(parameters: CollectParameters = CollectParameters()) -> Collected:  # noqa: B008 (never changed)
     """Remove old versions and what killed runs left behind; never what readers use."""
     with running("collect-garbage", parameters.lake_uri) as run, run.stage("collect"):

@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import asdict, dataclass
 
-from prefect import flow
-
+from flows.on_prefect import stated
 from flows.parameters import IngestParameters
 from flows.running import each, running, threads
 from lake.errors import StoreUnavailable
@@ -33,26 +32,33 @@ class IngestSummary:
     deleted: int
     live: int
 
+    def __str__(self) -> str:
+        failed = f", {self.failed} not fetched" if self.failed else ""
+        return (
+            f"{self.listed} pictures listed: {self.unchanged} unchanged, {self.ingested} ingested, "
+            f"{self.rejected} rejected{failed}; {self.deleted} deleted"
+        )
 
-@flow(name="ingest-catalogue", task_runner=threads(SHARDS_AT_ONCE))
+
+@stated("ingest-catalogue", task_runner=threads(SHARDS_AT_ONCE))
 def ingest_catalogue(parameters: IngestParameters = IngestParameters()) -> IngestSummary:  # noqa: B008 (never changed)
     """Find new, changed and deleted pictures, read them, and commit their rows in one transaction."""
-    lake, source, config = parameters.lake_uri, parameters.source_uri, parameters.ingest_config()
-    with running("ingest-catalogue", lake, source=source, create=True) as run:
+    source, config = parameters.source_uri, parameters.ingest_config()
+    with running("ingest-catalogue", parameters.lake_uri, source=source, create=True) as run:
         with run.stage("list and compare") as planning:
-            plan = plan_ingest(lake, source, run.run_id, config)
+            plan = plan_ingest(run.lake, source, run.run_id, config)
         planning.times = plan.times
         with run.stage("fetch and decode", plan.new + plan.changed) as reading:
             shards = each(
                 plan.shards,
-                lambda shard: ingest_shard.submit(lake, source, run.run_id, shard, plan.ingested_at, config),
+                lambda shard: ingest_shard.submit(run.lake, source, run.run_id, shard, plan.ingested_at, config),
                 key="ingest-progress",
                 what="Pictures fetched and decoded",
             )
         reading.times = within((spent for shard in shards for spent in shard.times), reading.seconds)
         with run.stage("commit images"):
-            commit_images(lake, run.run_id, plan, shards)
-            live = check_images(lake, plan, shards)
+            commit_images(run.lake, run.run_id, plan, shards)
+            live = check_images(run.lake, plan, shards)
         summary = _summarise(plan, shards, live)
         run.count(**counts_of_ingest(summary))
         _check_failed(plan, summary)

@@ -15,6 +15,8 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from flows.errors import PrefectUnavailable
+
 START_SECONDS = 180  # the first start on a machine creates the database, and busy machines are slow
 
 DEFAULTS = {
@@ -27,10 +29,6 @@ DEFAULTS = {
 }
 
 SERVER = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
-
-
-class PrefectUnavailable(Exception):
-    """No Prefect server answers; the message says which, and what to do."""
 
 
 def prepare() -> None:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator
 
-from flows.settings import Pattern, Settings, SettingsError, read_settings
+from flows.errors import SettingsError
+from flows.settings import Pattern, Settings, read_settings
 from lake.collection import CollectionPolicy
 from tasks.index_plan import RebuildConfig
 from tasks.ingest import IngestConfig
@@ -23,7 +24,9 @@ if TYPE_CHECKING:  # they bring torch, which a night without new pictures never 
     from tasks.preparation import RetrainConfig
 
 
-class _Parameters(BaseModel):
+class FlowParameters(BaseModel):
+    """What every flow may be asked for."""
+
     model_config = ConfigDict(extra="forbid")
 
     lake: str | None = Field(None, description="Root URI of the lake: a directory, file:///… or s3://bucket/prefix")
@@ -41,7 +44,7 @@ class _Parameters(BaseModel):
         return self.settings.lake
 
 
-class IngestParameters(_Parameters):
+class IngestParameters(FlowParameters):
     """`ingest-catalogue`: bring `images` up to date with a source of pictures."""
 
     source: str | None = Field(None, description="Directory or s3://bucket/prefix of pictures")
@@ -69,7 +72,7 @@ class IngestParameters(_Parameters):
         )
 
 
-class _Scoring(_Parameters):
+class _Scoring(FlowParameters):
     """How the network is run."""
 
     device: Literal["auto", "cpu", "cuda", "mps"] | None = None
@@ -92,7 +95,7 @@ class ScoreParameters(_Scoring):
         return _score_config(self.settings)
 
 
-class RebuildParameters(_Parameters):
+class RebuildParameters(FlowParameters):
     """`rebuild-index`: publish an index of every live picture, where anything changed."""
 
     model_version: int | None = Field(None, ge=1, description="The model; the promoted one by default")
@@ -123,7 +126,7 @@ class NightlyParameters(IngestParameters, _Scoring):
         return kind(**shared | more)
 
 
-class RetrainParameters(_Parameters):
+class RetrainParameters(FlowParameters):
     """`retrain-model`: train a candidate, judge it, promote or refuse it."""
 
     labels: str | None = Field(
@@ -175,7 +178,7 @@ class RetrainParameters(_Parameters):
             seed=self.seed,
             held_out_share=self.held_out_share,
             device=settings.device,
-            device_slot=settings.device_slot,
+            device_lock=settings.device_lock,
             decode_threads=settings.decode_threads,
         )
 
@@ -193,7 +196,7 @@ class RetrainParameters(_Parameters):
         return ScoreParameters(lake=self.lake, model_version=model_version, device=self.device)
 
 
-class CollectParameters(_Parameters):
+class CollectParameters(FlowParameters):
     """What `collect-garbage` keeps."""
 
     keep_versions: int | None = Field(None, ge=1, description="Newest versions of each kind to keep")
@@ -218,7 +221,7 @@ def _score_config(settings: Settings) -> ScoreConfig:
         gpu_decode=settings.gpu_decode,
         shard_pictures=settings.shard_pictures,
         decode_threads=settings.decode_threads,
-        device_slot=settings.device_slot,
+        device_lock=settings.device_lock,
     )
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import itertools
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from rich.console import Console
 
@@ -18,8 +21,35 @@ if TYPE_CHECKING:
 MOST_ROWS = 100  # of a table on a terminal; --json prints them all
 MOST_CELL = 200  # characters: a key must stay whole
 
+
+class _Stderr(io.TextIOBase):
+    """Standard error, which may vanish with its terminal or its reader: a night goes on without either."""
+
+    @property
+    def _stream(self) -> TextIO:
+        stream: TextIO = getattr(
+            sys.stderr, "rich_proxied_file", sys.stderr
+        )  # while bars are shown rich stands before it
+        return stream
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+
 console = Console(highlight=False, soft_wrap=True)
-to_stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+to_stderr = Console(file=cast(TextIO, _Stderr()), highlight=False, soft_wrap=True)
 
 
 def print_json(value: Any) -> None:

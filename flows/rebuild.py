@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from prefect import flow
-
+from flows.on_prefect import stated
 from flows.parameters import RebuildParameters
 from flows.running import Run, each, running, threads
 from index.errors import BelowTarget
@@ -19,6 +18,7 @@ from tasks.rebuild import (
     measure_index,
     publish_index,
     published,
+    replaced,
     republish_index,
     train_index,
 )
@@ -42,16 +42,26 @@ class IndexSummary:
     bytes_written: int = 0
     built_because: str = ""  # why nothing of an earlier version served again
 
+    def __str__(self) -> str:
+        if self.index_version is None:
+            return "no pictures, no index"
+        if not self.is_new:
+            return f"index {self.index_version} serves on: nothing changed"
+        recall = "" if self.recall_at_10 is None else f", recall@10 {self.recall_at_10:.3f}"
+        return f"index {self.index_version} published: {self.rows} pictures{recall}"
 
-@flow(name="rebuild-index", task_runner=threads(SHARDS_AT_ONCE))
+
+@stated("rebuild-index", task_runner=threads(SHARDS_AT_ONCE))
 def rebuild_index(parameters: RebuildParameters = RebuildParameters()) -> IndexSummary:  # noqa: B008 (never changed)
     """Encode the live pictures' embeddings, measure the search against exact search, publish by one log entry."""
-    lake, config = parameters.lake_uri, parameters.rebuild_config()
-    with running("rebuild-index", lake) as run:
+    config = parameters.rebuild_config()
+    with running("rebuild-index", parameters.lake_uri) as run:
         version = parameters.model_version or require_model(run.lake)
         run.lake.models.require(version)
         with run.stage("compare with the published index"):
-            plan = plan_index(lake, version, run.run_id, config, parameters.afresh)
+            plan = plan_index(run.lake, version, run.run_id, config, parameters.afresh)
+        if run.parent is not None and plan.promoted != version:
+            raise replaced(plan.promoted, version)
         found = _bring_up_to_date(run, plan, config)
         summary = _summarise(plan, found)
         run.count(**counts_of_index(summary))
@@ -74,7 +84,7 @@ def _bring_up_to_date(run: Run, plan: IndexPlan, config: RebuildConfig) -> Publi
     if plan.is_current and plan.same_as is not None:
         return published(run.lake, plan.same_as)
     if plan.same_as is not None:
-        return republish_index(run.lake.uri, plan)
+        return republish_index(run.lake, plan)
     try:
         return _build(run, plan, config)
     except (BelowTarget, CorruptFile) as error:
@@ -82,12 +92,12 @@ def _bring_up_to_date(run: Run, plan: IndexPlan, config: RebuildConfig) -> Publi
             raise
         # What served again is worn out or damaged: once more, with nothing of an earlier version.
         with run.stage("compare with the published index"):
-            plan = plan_index(run.lake.uri, plan.model_version, run.run_id, config, str(error))
+            plan = plan_index(run.lake, plan.model_version, run.run_id, config, str(error))
         return _build(run, plan, config)
 
 
 def _build(run: Run, plan: IndexPlan, config: RebuildConfig) -> PublishedIndex:
-    lake = run.lake.uri
+    lake = run.lake
     version = draft_index(lake)
     with run.stage("train the quantizers"):
         trained = train_index(lake, version, plan, config)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from prefect import flow
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 
 from flows import display
+from flows.on_prefect import stated
 from flows.parameters import RebuildParameters, RetrainParameters
 from flows.rebuild import IndexSummary, counts_of_index, rebuild_index
 from flows.running import running
@@ -32,30 +32,35 @@ class RetrainSummary:
     score: ScoreSummary | None = None  # of the catalogue, after a promotion
     index: IndexSummary | None = None
 
+    def __str__(self) -> str:
+        said = f"model {self.model_version} {'promoted' if self.promoted else 'refused'}: {'; '.join(self.reasons)}"
+        return said if self.index is None else f"{said}; {self.index}"
 
-@flow(name="retrain-model")
+
+@stated("retrain-model")
 def retrain_model(parameters: RetrainParameters = RetrainParameters()) -> RetrainSummary:  # noqa: B008 (never changed)
     """Train on the labels, judge the candidate on held-out pictures, promote or refuse it.
 
     Readers stay on the old pair until the whole catalogue is scored under the new model and its index published.
     """
-    lake, labels, config = parameters.lake_uri, parameters.labels_uri, parameters.retrain_config()
-    with running("retrain-model", lake, source=labels) as run:
+    labels, config = parameters.labels_uri, parameters.retrain_config()
+    with running("retrain-model", parameters.lake_uri, source=labels, writes=False) as run:
         with run.stage("check the labels"):
-            snapshot = snapshot_labels(lake, labels, run.run_id)
+            snapshot = snapshot_labels(run.lake, labels, run.run_id)
         with run.stage("train", snapshot.labelled):
-            candidate = train_candidate(lake, snapshot, config, parameters.gate_policy(), parameters.force)
+            candidate = train_candidate(run.lake, snapshot, config, parameters.gate_policy(), parameters.force)
         decision = candidate.decision
-        record_decision(lake, candidate)
         page = run.lake.store.url(run.lake.models.path(candidate.version, PAGE))
         _leave_evaluation(candidate, page)
         run.count(model_version=candidate.version)
         scored = indexed = None
-        if decision.promote and parameters.then_serve:
-            scored = score_catalogue(parameters.score_parameters(candidate.version))
-            indexed = rebuild_index(RebuildParameters(lake=parameters.lake, model_version=candidate.version))
-            run.count(**counts_of_score(scored))
-            run.count(**counts_of_index(indexed))
+        with run.writing(wait=True):  # hours of training are worth the wait, whoever asked for them
+            record_decision(run.lake, candidate)
+            if decision.promote and parameters.then_serve:
+                scored = score_catalogue(parameters.score_parameters(candidate.version))
+                indexed = rebuild_index(RebuildParameters(lake=parameters.lake, model_version=candidate.version))
+                run.count(**counts_of_score(scored))
+                run.count(**counts_of_index(indexed))
     return RetrainSummary(
         model_version=candidate.version,
         promoted=decision.promote,

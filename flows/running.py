@@ -1,27 +1,30 @@
-"""What every flow run does around its work: open the lake, time the stages, count, leave a row and artifacts."""
+"""What every flow run does around its work: have the lake to write to, time the stages, leave a row and artifacts."""
 
 from __future__ import annotations
 
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import pyarrow as pa
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
+from prefect.exceptions import TerminationSignal
 from prefect.futures import PrefectFuture
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
-from flows import display
-from flows.settings import SettingsError
+from flows import display, on_prefect
+from flows.errors import SettingsError, for_people
+from flows.settings import read_settings
 from lake.catalogue import CATALOGUE, write_catalogue
-from lake.errors import LakeError
+from lake.errors import LakeBusy, LakeError
 from lake.lake import Lake, open_lake
+from lake.lease import Lease, OpenRun, Presence, Writer, acquire, dead_runs, forget
 from lake.tables import RUNS, STAGE
 from tasks import workspace
 from tasks.stage_times import StageTime, bottleneck, merged
@@ -42,13 +45,20 @@ class Run:
     """One flow run as it goes: its lake, its counts and its stages."""
 
     run_id: str
-    parent_run_id: str | None
     flow: str
     lake: Lake
+    presence: Presence
     source: str | None = None
+    lease: Lease | None = None
+    parent: Run | None = None  # of which this run is a part
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     counts: dict[str, Any] = field(default_factory=dict)
     stages: list[display.Stage] = field(default_factory=list)
+
+    @property
+    def parent_run_id(self) -> str | None:
+        """The run that this one is a part of."""
+        return None if self.parent is None else self.parent.run_id
 
     def count(self, **counts: Any) -> None:
         """Set columns of the run's row."""
@@ -59,10 +69,34 @@ class Run:
 
     @contextmanager
     def stage(self, name: str, pictures: int = 0) -> Iterator[display.Stage]:
-        """A named and timed part of the run."""
+        """A named and timed part of the run. Raises LeaseLost where another run has taken over the lake."""
+        if self.lease is not None:
+            self.lease.check()
         with display.stage(name, pictures) as done:
             self.stages.append(done)  # at once: a failed run's row shows the stage that it died in
             yield done
+        counted = f"{done.pictures} pictures in " if done.pictures else ""
+        on_prefect.log("%s: %s%.1f s", done.name, counted, done.seconds)
+
+    @contextmanager
+    def writing(self, *, wait: bool) -> Iterator[None]:
+        """Hold the lease on the lake: `lake` is the one to commit to while the block runs.
+
+        Where another run holds it, wait for so long as the settings allow, or not at all. Raises LakeBusy.
+        """
+        if self.lease is not None:
+            yield
+            return
+        patience = timedelta(hours=read_settings().wait_hours) if wait else timedelta(0)
+        with on_prefect.waiting() as say:
+            lease = acquire(self.lake, self.presence, wait=patience, on_wait=lambda writer: say(_waits_for(writer)))
+        unleased, self.lake, self.lease = self.lake, lease.lake, lease
+        try:
+            yield
+        finally:
+            self.lake, self.lease = unleased, None
+            with display.best_effort():  # where it can't be released, it runs out
+                lease.release()
 
     def adopt(self, other: Sequence[display.Stage]) -> None:
         """Count a part flow's stages as this run's own."""
@@ -108,28 +142,60 @@ class Run:
 
 
 @contextmanager
-def running(flow: str, lake_uri: str, *, source: str | None = None, create: bool = False) -> Iterator[Run]:
-    """Around a flow's work: whatever happens, the run leaves a row, and the catalogue names what is committed."""
+def running(
+    flow: str, lake_uri: str, *, source: str | None = None, create: bool = False, writes: bool = True
+) -> Iterator[Run]:
+    """Around a flow's work: whatever happens, the run leaves a row, and the catalogue names what is committed.
+
+    One run writes to a lake at a time: with `writes` this one holds the lease throughout. A deployment's run waits for
+    it, one from the command line raises LakeBusy at once.
+    """
     from prefect.runtime import deployment, flow_run
 
-    if deployment.id is not None:
+    is_deployed = deployment.id is not None
+    if is_deployed:
+        on_prefect.prepare_deployed_run()
         _check_absolute(lake=lake_uri, source=source)
-    parent = _current.get()
     # A second attempt of a run must never overwrite what the first has committed.
     run_id = f"{flow_run.id}-{flow_run.run_count}"
-    run = Run(run_id, parent.run_id if parent else None, flow, open_lake(lake_uri, create=create), source)
-    token = _current.set(run)
-    try:
-        yield run
-    except BaseException as error:
-        _record_failure(run, error)
-        raise
-    finally:
-        _current.reset(token)
-        if parent is not None:
-            parent.adopt(run.stages)
-    _record(run, "completed", None)
-    _leave_artifacts(run)
+    with ExitStack() as around:
+        run = _opened(around, flow, run_id, lake_uri, source, create=create)
+        token = _current.set(run)
+        around.callback(_current.reset, token)
+        try:
+            with run.writing(wait=is_deployed) if writes else nullcontext():
+                _record_dead_runs(run)
+                yield run
+                _record(run, "completed", None)
+        except BaseException as error:
+            if is_deployed or not isinstance(error, LakeBusy):  # nothing was begun, and a person knows why
+                _record_failure(run, error)
+            raise
+        finally:
+            if run.parent is not None:
+                run.parent.adopt(run.stages)
+        _leave_artifacts(run)
+
+
+def _opened(around: ExitStack, flow: str, run_id: str, lake_uri: str, source: str | None, *, create: bool) -> Run:
+    """The run, and its sign of life until the stack is left; a part of another run shares that one's lake."""
+    parent = _current.get()
+    if parent is not None:
+        run = Run(run_id, flow, parent.lake, parent.presence, source, parent.lease, parent)
+    else:
+        lake = open_lake(lake_uri, create=create)
+        presence = Presence(lake.store, run_id, flow, lease_seconds=read_settings().lease_seconds)
+        run = Run(run_id, flow, lake, presence, source)
+    run.presence.opened(OpenRun(run_id, run.parent_run_id, flow, source, run.started_at.isoformat()))
+    around.callback(run.presence.closed, run_id)
+    if parent is None:
+        run.presence.start()
+        around.callback(run.presence.stop)
+    return run
+
+
+def _waits_for(writer: Writer) -> str:
+    return f"waiting for {writer}, which is writing to the lake"
 
 
 def _check_absolute(**places: str | None) -> None:
@@ -190,8 +256,42 @@ def _record(run: Run, status: str, error: str | None) -> None:
 
 
 def _record_failure(run: Run, error: BaseException) -> None:
-    """The row of a failed run, as far as the lake still answers; the run's own error matters more."""
+    """The row of a run that failed or was stopped, as far as the lake still answers; its own error matters more."""
+    if isinstance(error, KeyboardInterrupt | TerminationSignal):
+        status, reason = "cancelled", "stopped by " + ("Ctrl-C" if isinstance(error, KeyboardInterrupt) else "a signal")
+    else:
+        known = for_people(error) if isinstance(error, Exception) else None
+        status, reason = "failed", str(known or error) or type(error).__name__
     try:
-        _record(run, "failed", str(error) or type(error).__name__)
+        _record(run, status, reason)
     except LakeError as failure:
-        logger.warning("the failed run left no row: %s", failure)
+        logger.warning("the run left no row: %s", failure)
+
+
+def _record_dead_runs(run: Run) -> None:
+    """The rows that killed runs could not leave; should one of them wake up, its own row counts."""
+    if run.parent is not None:
+        return
+    try:
+        dead = dead_runs(run.presence)
+        for writer, last_seen in dead:
+            rows = pa.Table.from_pylist([_crashed(each, writer, last_seen) for each in writer.open_runs], schema=RUNS)
+            name = f"crashed-{writer.run_id}"
+            run.lake.runs.commit([run.lake.runs.write_part(rows, name)], application_id=name)
+            on_prefect.log("%s (run %s) crashed", writer, writer.run_id)
+        forget(run.lake.store, [writer for writer, _ in dead])
+    except LakeError as failure:
+        logger.warning("the rows of crashed runs were not written: %s", failure)
+
+
+def _crashed(dead: OpenRun, writer: Writer, last_seen: datetime) -> dict[str, Any]:
+    return {
+        "run_id": dead.run_id,
+        "parent_run_id": dead.parent_run_id,
+        "flow": dead.flow,
+        "status": "crashed",
+        "error": f"process {writer.pid} on {writer.host} ended without a word",
+        "started_at": datetime.fromisoformat(dead.started_at),
+        "finished_at": last_seen,
+        "source": dead.source,
+    }

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from prefect import flow
-
+from flows.on_prefect import stated
 from flows.parameters import ScoreParameters
 from flows.running import each, running, threads
 from tasks.models import require_model
@@ -28,25 +27,31 @@ class ScoreSummary:
     pictures_per_second: float | None = None
     times: tuple[StageTime, ...] = ()
 
+    def __str__(self) -> str:
+        return (
+            f"{self.contents} different pictures: {self.already_scored} already scored, {self.scored} scored under "
+            f"model {self.model_version}"
+        )
 
-@flow(name="score-catalogue", task_runner=threads(SHARDS_AT_ONCE))
+
+@stated("score-catalogue", task_runner=threads(SHARDS_AT_ONCE))
 def score_catalogue(parameters: ScoreParameters = ScoreParameters()) -> ScoreSummary:  # noqa: B008 (never changed)
     """Score every live picture whose content the model has not scored, and commit in one transaction."""
-    lake, config = parameters.lake_uri, parameters.score_config()
-    with running("score-catalogue", lake) as run:
+    config = parameters.score_config()
+    with running("score-catalogue", parameters.lake_uri) as run:
         version = parameters.model_version or require_model(run.lake)
         run.lake.models.require(version)
         with run.stage("find unscored pictures"):
-            plan = plan_scoring(lake, version, run.run_id, config)
+            plan = plan_scoring(run.lake, version, run.run_id, config)
         with run.stage("score", plan.to_score) as stage:
             shards = each(
                 plan.shards,
-                lambda shard: score_shard.submit(lake, version, run.run_id, shard, config, plan.to_score),
+                lambda shard: score_shard.submit(run.lake, version, run.run_id, shard, config, plan.to_score),
                 key="score-progress",
                 what=f"Pictures scored under model {version}",
             )
         with run.stage("commit scores"):
-            commit_scores(lake, run.run_id, plan, shards)
+            commit_scores(run.lake, run.run_id, plan, shards)
         summary = _summarise(plan, shards, stage.seconds)
         stage.times = summary.times
         run.count(**counts_of_score(summary))

@@ -62,7 +62,7 @@ def search_by_picture(
     reader = Reader(lake, cache)
     model_version = reader.index.model_version
     try:
-        vector = embed(data, lake.uri, model_version, device, precision)
+        vector = embed(data, lake, model_version, device, precision)
     except Undecodable as error:
         raise Undecodable(f"{picture}: {error.reason}") from error
     (neighbours,) = reader.search(vector[None], k, model_version=model_version, filters=filters)

@@ -15,11 +15,10 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
+from flows.errors import SettingsError
+from lake.lease import LEASE_SECONDS
+
 CORES = os.cpu_count() or 1
-
-
-class SettingsError(Exception):
-    """A setting has a value that can't be used; the message names it."""
 
 
 def _one_group(pattern: str) -> str:
@@ -33,6 +32,16 @@ def _one_group(pattern: str) -> str:
 
 
 Pattern = Annotated[str, AfterValidator(_one_group)]
+
+
+def _absolute(path: Path) -> Path:
+    path = path.expanduser()
+    if not path.is_absolute():
+        raise ValueError("expected an absolute path: a worker runs in a directory of its own")
+    return path
+
+
+AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 
 
 class Settings(BaseSettings):
@@ -52,7 +61,7 @@ class Settings(BaseSettings):
     decode_threads: int = Field(CORES, ge=1)
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    device_slot: str | None = None
+    device_lock: AbsolutePath | None = None
     batch_size: int | None = Field(None, ge=1)
     precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     compile: Literal["auto", "always", "never"] = "auto"
@@ -65,6 +74,9 @@ class Settings(BaseSettings):
     pq_bits: int = Field(4, ge=4, le=8, multiple_of=4)
     shard_vectors: int = Field(50_000, ge=1)
     masked_share: float = Field(0.2, ge=0, le=1)
+
+    wait_hours: float = Field(6, ge=0)
+    lease_seconds: float = Field(LEASE_SECONDS, ge=1)
 
     keep_versions: int = Field(5, ge=1)
     keep_days: float = Field(30, ge=0)

@@ -84,7 +84,11 @@ CREATE MACRO scores_of(model) AS TABLE
 READER_VIEWS = """
 CREATE VIEW scores AS FROM scores_of({model_version});
 
-CREATE VIEW runs AS SELECT * FROM {runs} ORDER BY started_at;
+-- A run that was taken for dead may have left a row of its own after all: that one counts.
+CREATE VIEW runs AS
+    SELECT * FROM {runs}
+    QUALIFY row_number() OVER (PARTITION BY run_id ORDER BY status = 'crashed', finished_at DESC) = 1
+    ORDER BY started_at;
 
 CREATE MACRO most_positive(n := 10) AS TABLE
     SELECT image_key, product_id, polarity, positive_intensity, negative_intensity

@@ -47,6 +47,13 @@ class Collected:
     table_parts: int
     bytes: int
 
+    def __str__(self) -> str:
+        return (
+            f"removed {self.bytes / 1e6:.1f} MB: {len(self.indexes)} indexes, {len(self.models)} models, "
+            f"{self.workspaces} workspaces of dead runs, {self.checkpoints} checkpoints, {self.table_parts} parts that "
+            "no commit names"
+        )
+
 
 @dataclass(frozen=True)
 class _Doomed:

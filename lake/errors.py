@@ -5,6 +5,9 @@ LakeError                  stop the run; the message is one line that says what 
 ├── ObjectNotFound         the one object is gone; the caller knows what that means
 ├── ObjectExists           a put-if-absent lost; read what is there
 ├── LostRace               another writer published first; nothing of ours is lost, start again from theirs
+│   └── ModelReplaced      another model became current while an index was made; start again under that model
+├── LakeBusy               another run is writing; wait for it
+├── LeaseLost              another run took over because this one seemed dead; stop, and commit nothing more
 ├── NoLake                 the root holds no lake; ingest makes one
 ├── UnknownVersion         no such version was ever recorded
 └── CorruptFile            size or sha256 differ from the manifest; never open the file
@@ -31,6 +34,18 @@ class LostRace(LakeError):
     """Another writer moved the current version first."""
 
 
+class ModelReplaced(LostRace):
+    """The current model is another than the one that an index was made under."""
+
+
+class LakeBusy(LakeError):
+    """Another run holds the lease on the lake."""
+
+
+class LeaseLost(LakeError):
+    """Another run holds the lease that this one had."""
+
+
 class UnknownVersion(LakeError):
     """The log names no such version."""
 
@@ -41,3 +56,11 @@ class NoLake(LakeError):
 
 class CorruptFile(LakeError):
     """A file's size or sha256 is not what its manifest says."""
+
+
+def lost(uri: str, epoch: int) -> LeaseLost:
+    """The error of a run whose lease another has."""
+    return LeaseLost(
+        f"another run took over the writing of {uri} (epoch {epoch}) because this one gave no sign of life; nothing "
+        "of this run was committed since, run it again"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from lake.errors import LakeError, NoLake, ObjectNotFound
 from lake.store import Store, open_store
@@ -24,15 +25,34 @@ class ServingPair:
 
 
 class Lake:
-    """The lake at one root URI."""
+    """The lake at one root URI. It pickles as its URI.
 
-    def __init__(self, store: Store) -> None:
+    `epoch` is that of the lease (`lake/lease.py`) under which its commits are made: one whose lease another run has
+    taken over is refused. 0: no lease is held, nothing is refused.
+    """
+
+    def __init__(self, store: Store, epoch: int = 0) -> None:
         self.store = store
-        self.images = Table(store, "images", IMAGES)
-        self.scores = Table(store, "scores", SCORES, partition_by="model_version")
-        self.runs = Table(store, "runs", RUNS)
-        self.models = Versions(store, "models")
-        self.indexes = Versions(store, "indexes")
+        self.epoch = epoch
+        self.images = Table(store, "images", IMAGES, epoch=epoch)
+        self.scores = Table(store, "scores", SCORES, partition_by="model_version", epoch=epoch)
+        self.runs = Table(store, "runs", RUNS)  # of any run, also of one that lost its lease
+        self.models = Versions(store, "models", epoch)
+        self.indexes = Versions(store, "indexes", epoch)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopened, (self.uri, self.epoch)
+
+    def under(self, epoch: int) -> Lake:
+        """The same lake, its commits under this epoch."""
+        return Lake(self.store, epoch)
+
+    def fence(self) -> None:
+        """Have every log refuse commits under an older epoch from here on."""
+        self.images.fence()
+        self.scores.fence()
+        self.models.fence()
+        self.indexes.fence()
 
     @property
     def uri(self) -> str:
@@ -70,6 +90,10 @@ def open_lake(uri: str, *, create: bool = False) -> Lake:
     if layout != LAYOUT:
         raise LakeError(f"the lake at {store.uri} has another layout than this Vitrine writes: update Vitrine")
     return Lake(store)
+
+
+def _reopened(uri: str, epoch: int) -> Lake:
+    return open_lake(uri).under(epoch)
 
 
 def _no_lake(uri: str) -> str:

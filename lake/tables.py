@@ -19,9 +19,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lake.errors import LakeError, StoreUnavailable
+from lake.errors import LakeError, StoreUnavailable, lost
 from lake.store import ObjectInfo, Store
 
+WRITER = "vitrine-writer"  # a Delta application id: its version is the epoch of the lease on the lake
 COMMIT_RETRIES = 100  # appends never conflict; delta-rs's own 15 were not enough for eight writers on S3
 UTC_TIME = pa.timestamp("us", tz="UTC")
 
@@ -66,7 +67,7 @@ RUNS = pa.schema(
         ("run_id", pa.string()),
         ("parent_run_id", pa.string()),
         ("flow", pa.string()),
-        ("status", pa.string()),  # completed or failed
+        ("status", pa.string()),  # completed, failed, cancelled or crashed
         ("error", pa.string()),
         ("started_at", UTC_TIME),
         ("finished_at", UTC_TIME),
@@ -119,11 +120,14 @@ class TableFile:
 class Table:
     """One append-only Delta table. Compute hands it Arrow, it never interprets a row."""
 
-    def __init__(self, store: Store, name: str, schema: pa.Schema, *, partition_by: str | None = None) -> None:
+    def __init__(
+        self, store: Store, name: str, schema: pa.Schema, *, partition_by: str | None = None, epoch: int = 0
+    ) -> None:
         self.store = store
         self.name = name
         self.schema = schema
         self.partition_by = partition_by
+        self.epoch = epoch
 
     @property
     def file_schema(self) -> pa.Schema:
@@ -144,9 +148,8 @@ class Table:
     def commit(self, parts: list[Part], *, application_id: str) -> bool:
         """Make the parts visible in one transaction; False where this application id has committed before.
 
-        Raises LakeError where the table can't be written.
+        Raises LakeError where the table can't be written, LeaseLost where a run of a later epoch has fenced it.
         """
-        from deltalake import CommitProperties, Transaction
         from deltalake.exceptions import DeltaError
 
         if not parts:
@@ -155,23 +158,51 @@ class Table:
             table = self._open_or_create()
             if table.transaction_version(application_id) is not None:
                 return False
-            table.create_write_transaction(
-                [_add_action(part) for part in parts],
-                "append",
-                table.schema(),
-                partition_by=[self.partition_by] if self.partition_by else None,
-                commit_properties=CommitProperties(
-                    app_transactions=[Transaction(application_id, 1)],
-                    max_commit_retries=COMMIT_RETRIES,
-                ),
-            )
+            self._check_epoch(table)
+            self._append(table, parts, {application_id: 1})
         except DeltaError as error:
-            if self._has_committed(application_id):  # its twin, or a commit of ours whose answer was lost
+            table = self._open_or_create()
+            if table.transaction_version(application_id) is not None:  # its twin, or ours whose answer was lost
                 return False
+            self._check_epoch(table)
             raise StoreUnavailable(f"the {self.name} table could not be committed: {error}") from error
         except OSError as error:
             raise LakeError(f"the {self.name} table can't be written: {error}") from error
         return True
+
+    def fence(self) -> None:
+        """Have the table refuse commits under an older epoch. Raises StoreUnavailable."""
+        from deltalake.exceptions import DeltaError
+
+        try:
+            table = self._open_or_create()
+            if (table.transaction_version(WRITER) or 0) < self.epoch:
+                self._append(table, [], {})
+        except DeltaError as error:
+            raise StoreUnavailable(f"the {self.name} table could not be fenced: {error}") from error
+        except OSError as error:
+            raise LakeError(f"the {self.name} table can't be written: {error}") from error
+
+    def _append(self, table: Any, parts: list[Part], transactions: dict[str, int]) -> None:
+        """One commit. delta-rs refuses it where another commit of WRITER's has come since the table was opened."""
+        from deltalake import CommitProperties, Transaction
+
+        writer = {WRITER: self.epoch} if self.epoch else {}
+        table.create_write_transaction(
+            [_add_action(part) for part in parts],
+            "append",
+            table.schema(),
+            partition_by=[self.partition_by] if self.partition_by else None,
+            commit_properties=CommitProperties(
+                app_transactions=[Transaction(name, version) for name, version in (transactions | writer).items()],
+                max_commit_retries=COMMIT_RETRIES,
+            ),
+        )
+
+    def _check_epoch(self, table: Any) -> None:
+        newest = table.transaction_version(WRITER) or 0
+        if self.epoch and newest > self.epoch:
+            raise lost(self.store.uri, newest)
 
     def files(self) -> list[TableFile]:
         """The committed files, oldest path first; none where the table does not exist yet."""
@@ -262,10 +293,6 @@ class Table:
             if {wanted.name for wanted in missing} - {known.name for known in table.schema().fields}:
                 raise
         return table
-
-    def _has_committed(self, application_id: str) -> bool:
-        table = self._open()
-        return table is not None and table.transaction_version(application_id) is not None
 
     @property
     def _uri(self) -> str:

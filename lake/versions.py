@@ -26,13 +26,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from lake.errors import CorruptFile, LakeError, LostRace, ObjectExists, ObjectNotFound, UnknownVersion
+from lake.errors import CorruptFile, LakeError, LostRace, ObjectExists, ObjectNotFound, UnknownVersion, lost
 from lake.store import Store
 
 logger = logging.getLogger(__name__)
 
 Kind = Literal["models", "indexes"]
-Action = Literal["register", "promote", "refuse", "publish", "roll back", "collect"]
+Action = Literal["register", "promote", "refuse", "publish", "roll back", "collect", "fence"]
 
 MANIFEST = "manifest.json"
 CLAIM = "claim.json"
@@ -42,7 +42,8 @@ _PARTIAL = re.compile(r"\.[0-9a-f]{32}$")
 _ENTRY = re.compile(r"/log/\d{12}\.json$")
 FORMAT = 1  # of manifests and log entries; raised when an old reader would misread a new one
 SHARING = 2  # of manifests that name files of other versions
-QUIET = ("register", "refuse", "collect")  # actions that leave the current version alone
+FENCE: Action = "fence"  # an entry that only raises the epoch (`lake/lease.py`); nobody else is shown it
+QUIET = ("register", "refuse", "collect", FENCE)  # actions that leave the current version alone
 
 
 def path_in(holder: int, name: str) -> str:
@@ -94,6 +95,7 @@ class Entry:
     at: datetime
     reason: str
     write_id: str
+    epoch: int = 0  # the newest of the lease on the lake when it was written
 
 
 class Draft:
@@ -139,9 +141,10 @@ class Draft:
 class Versions:
     """All versions of one kind. Its answers come from the store at each call; it remembers nothing."""
 
-    def __init__(self, store: Store, kind: Kind) -> None:
+    def __init__(self, store: Store, kind: Kind, epoch: int = 0) -> None:
         self._store = store
         self.kind: Kind = kind
+        self.epoch = epoch
 
     def draft(self) -> Draft:
         """Claim the next version number. Two writers never get the same."""
@@ -162,12 +165,12 @@ class Versions:
 
     def entries(self) -> list[Entry]:
         """The whole log, oldest first."""
-        return self._entries(self._log())
+        return [entry for entry in self._entries(self._log()) if entry.action != FENCE]
 
     def newest(self) -> Entry | None:
         """The newest entry, which names the current version; None in a lake that has none."""
-        paths = self._log()
-        return self._entry(paths[-1]) if paths else None
+        entries = map(self._entry, reversed(self._log()))
+        return next((entry for entry in entries if entry.action != FENCE), None)
 
     def current(self) -> int | None:
         """The current version's number."""
@@ -187,13 +190,16 @@ class Versions:
 
         `based_on` is the newest entry that the caller's decision rests on, `relies_on` the version whose files
         this one names. Entries written since then are no obstacle while they left both and the current version
-        alone. Raises LostRace where they did not.
+        alone. Raises LostRace where they did not, LeaseLost where a run of a later epoch has fenced the log.
         """
         expected = None if based_on is None else based_on.current
         while True:
             since = self._since(based_on)
             newest = since[-1] if since else based_on
             found = None if newest is None else newest.current
+            epoch = 0 if newest is None else newest.epoch
+            if self.epoch and epoch > self.epoch:
+                raise lost(self._store.uri, epoch)
             for entry in since:
                 if (entry.version, entry.action, entry.current) == (version, action, found):
                     return entry  # a retry of what was written already
@@ -215,10 +221,25 @@ class Versions:
                 at=datetime.now(UTC),
                 reason=reason,
                 write_id=uuid.uuid4().hex,
+                epoch=max(epoch, self.epoch),
             )
-            body = {"format": FORMAT} | asdict(entry) | {"at": entry.at.isoformat()}
-            if self._put_once(f"{self.kind}/log/{entry.sequence:012d}.json", body):
+            if self._write(entry):
                 return entry
+
+    def fence(self) -> None:
+        """Have the log refuse entries under an older epoch."""
+        while True:
+            log = self._log()
+            newest = self._entry(log[-1]) if log else None
+            if newest is not None and newest.epoch >= self.epoch:
+                return
+            sequence, current = (1, None) if newest is None else (newest.sequence + 1, newest.current)
+            if self._write(Entry(sequence, FENCE, 0, current, datetime.now(UTC), "", uuid.uuid4().hex, self.epoch)):
+                return
+
+    def _write(self, entry: Entry) -> bool:
+        body = {"format": FORMAT} | asdict(entry) | {"at": entry.at.isoformat()}
+        return self._put_once(f"{self.kind}/log/{entry.sequence:012d}.json", body)
 
     def manifest(self, version: int) -> Manifest:
         """A sealed version's manifest. Raises UnknownVersion."""

@@ -4,7 +4,7 @@ TaskError
 ├── SourceError     the pictures' source is not there, is empty, or lost too much at once
 ├── LabelsError     the labels can't be used; the message names the rows
 ├── OtherModel      a query's vector and the index are of different models
-├── NoDeviceSlot    the concurrency limit that GPU work is to hold does not exist
+├── NoDeviceLock    the lock file that GPU work is to hold can't be used
 └── CountsDisagree  a run lost count of its pictures; what it has not committed stays invisible
 """
 
@@ -25,8 +25,8 @@ class OtherModel(TaskError):
     """Vectors of two models can't be compared."""
 
 
-class NoDeviceSlot(TaskError):
-    """No slot for the device could be had."""
+class NoDeviceLock(TaskError):
+    """The lock file of the device can't be used."""
 
 
 class CountsDisagree(TaskError):

@@ -20,7 +20,7 @@ from index.reuse import HeldShard, ShardLimits, rows_a_shard, to_rewrite, why_tr
 from index.spec import IndexSpec, Kind, Metric
 from lake import catalogue
 from lake.errors import LakeError
-from lake.lake import Lake, open_lake
+from lake.lake import Lake
 from lake.versions import Entry, FileRecord, Manifest, path_in
 from tasks import workspace
 from tasks.embeddings import read_embeddings
@@ -161,14 +161,14 @@ class _Base:
 
 @unit
 def plan_index(
-    lake_uri: str, model_version: int, run_id: str, config: RebuildConfig, afresh: str | None = None
+    lake: Lake, model_version: int, run_id: str, config: RebuildConfig, afresh: str | None = None
 ) -> IndexPlan:
     """Compare what lives with what is published, and hand the rows without a shard to the workers.
 
     With `afresh`, a reason, nothing of an earlier version is used. Raises LakeError where live pictures lack a
     score.
     """
-    return _plan(open_lake(lake_uri), model_version, config, afresh, run_id)
+    return _plan(lake, model_version, config, afresh, run_id)
 
 
 def preview_index(lake: Lake, model_version: int, config: RebuildConfig, afresh: str | None = None) -> IndexPlan:

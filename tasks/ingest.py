@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 
 from lake import catalogue
 from lake.errors import LakeError, ObjectNotFound, StoreUnavailable
-from lake.lake import Lake, open_lake
+from lake.lake import Lake
 from lake.listing import LISTING
 from lake.store import Store, open_store
 from lake.tables import IMAGES, UTC_TIME, Part
@@ -106,10 +106,9 @@ class ReadObject:
 
 
 @unit
-def plan_ingest(lake_uri: str, source: str, run_id: str, config: IngestConfig) -> IngestPlan:
+def plan_ingest(lake: Lake, source: str, run_id: str, config: IngestConfig) -> IngestPlan:
     """List the source and write the shards of work and the tombstones. Raises SourceError."""
     started = time.perf_counter()
-    lake = open_lake(lake_uri)
     with _compared(lake, source, config) as comparison:
         plan = comparison.plan()
         ingested_at = comparison.next_time()
@@ -132,13 +131,12 @@ def preview_ingest(lake: Lake, source: str, config: IngestConfig) -> IngestPlan:
 
 @unit
 def ingest_shard(
-    lake_uri: str, source: str, run_id: str, shard: Shard, ingested_at: datetime, config: IngestConfig
+    lake: Lake, source: str, run_id: str, shard: Shard, ingested_at: datetime, config: IngestConfig
 ) -> IngestedShard:
     """Fetch and decode the shard's pictures and write them as one part, not yet committed."""
     started, loading, writing = time.perf_counter(), Stopwatch("load PyTorch"), Stopwatch("write")
     with loading.busy():
         get_ready()
-    lake = open_lake(lake_uri)
     work = read_shard(lake.store, shard)
     found, times = _read_objects(open_store(source), work, config)
     rows = _image_rows(work, found, ingested_at, config.product_id_pattern)
@@ -164,7 +162,7 @@ def ingest_shard(
 
 
 @unit
-def commit_images(lake_uri: str, run_id: str, plan: IngestPlan, shards: list[IngestedShard]) -> None:
+def commit_images(lake: Lake, run_id: str, plan: IngestPlan, shards: list[IngestedShard]) -> None:
     """Make the run's rows visible in one transaction. Raises CountsDisagree before anything is committed."""
     handled = sum(shard.ingested + shard.rejected + shard.failed for shard in shards)
     if plan.listed != plan.unchanged + handled:
@@ -173,13 +171,12 @@ def commit_images(lake_uri: str, run_id: str, plan: IngestPlan, shards: list[Ing
             "nothing was committed, run it again"
         )
     parts = [part for shard in shards for part in shard.parts]
-    open_lake(lake_uri).images.commit([*parts, *plan.tombstones], application_id=f"ingest-{run_id}")
+    lake.images.commit([*parts, *plan.tombstones], application_id=f"ingest-{run_id}")
 
 
 @unit
-def check_images(lake_uri: str, plan: IngestPlan, shards: list[IngestedShard]) -> int:
+def check_images(lake: Lake, plan: IngestPlan, shards: list[IngestedShard]) -> int:
     """Count the table again after the commit; the number of live pictures. Raises CountsDisagree."""
-    lake = open_lake(lake_uri)
     with catalogue.workbench(lake) as sql:
         counted = sql.execute(
             """

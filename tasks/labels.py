@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from lake import catalogue
 from lake.errors import LakeError
-from lake.lake import Lake, open_lake
+from lake.lake import Lake
 from tasks.errors import LabelsError
 from tasks.models import read_object
 from tasks.units import unit
@@ -41,11 +41,10 @@ class LabelSnapshot:
 
 
 @unit
-def snapshot_labels(lake_uri: str, labels: str, run_id: str) -> LabelSnapshot:
+def snapshot_labels(lake: Lake, labels: str, run_id: str) -> LabelSnapshot:
     """Read and check the labels against the lake. Raises LabelsError naming the rows; nothing is trained then."""
     data = read_labels_object(labels)
     table = parse_labels(data, labels)
-    lake = open_lake(lake_uri)
     found = _look_up(lake, table["image_key"])
     unknown = pc.invert(found["is_known"])
     if _any(unknown):

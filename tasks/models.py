@@ -100,14 +100,13 @@ def load_network(lake: Lake, card: ModelCard) -> PolarityNetwork:
     return network
 
 
-def predictor(lake_uri: str, version: int, device: str, precision: ScoringPrecision = "auto") -> Predictor:
+def predictor(lake: Lake, version: int, device: str, precision: ScoringPrecision = "auto") -> Predictor:
     """The version ready to score on the device; one model's predictors stay resident in this process.
 
     Of several GPUs `cuda:1` is the second.
     """
     from model.predict import Predictor, choose_device
 
-    lake = open_lake(lake_uri)
     # By content: a lake may be made anew at the same place.
     content = next(file.sha256 for file in lake.models.manifest(version).files if file.name == WEIGHTS)
     there = choose_device(device)

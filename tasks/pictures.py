@@ -11,6 +11,7 @@ from model.images import decode, encode_jpeg
 from tasks.models import predictor
 
 if TYPE_CHECKING:
+    from lake.lake import Lake
     from model.precision import ScoringPrecision
     from model.predict import Predictor
 
@@ -38,16 +39,14 @@ def read_picture(data: bytes) -> StoredPicture:
     return StoredPicture(picture.width, picture.height, picture.format, encode_jpeg(picture.rgb, quality=JPEG_QUALITY))
 
 
-def embed(
-    data: bytes, lake_uri: str, model_version: int, device: str, precision: ScoringPrecision = "auto"
-) -> np.ndarray:
+def embed(data: bytes, lake: Lake, model_version: int, device: str, precision: ScoringPrecision = "auto") -> np.ndarray:
     """The embedding of any picture, float32 of the model's embedding size, made as the catalogue's were.
 
     Raises:
         Undecodable: the bytes are no picture.
     """
     stored = read_picture(data)  # first: a file that is no picture should not cost loading the network
-    model = predictor(lake_uri, model_version, device, precision)
+    model = predictor(lake, model_version, device, precision)
     pixels = prepare(stored.pixels, model)
     embedding: np.ndarray = model.predict(pixels[np.newaxis]).embedding[0]
     return embedding

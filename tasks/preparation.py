@@ -8,9 +8,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
-from lake.lake import Lake, open_lake
+from lake.lake import Lake
 from model.examples import JpegExamples, Subset
 from model.network import PolarityNetwork, start_attention
 from model.preprocessing import Preprocessing
@@ -33,7 +34,7 @@ class RetrainConfig:
     held_out_share: float = 0.25
     validation_share: float = 0.1  # for the temperature of the calibration
     device: str = "auto"
-    device_slot: str | None = None
+    device_lock: Path | None = None
     decode_threads: int = os.cpu_count() or 1
 
 
@@ -41,7 +42,7 @@ class RetrainConfig:
 class TrainingRequest:
     """All that a training is made of, by reference."""
 
-    lake_uri: str
+    lake: Lake
     labels: LabelSnapshot
     config: RetrainConfig
     incumbent: int | None
@@ -66,7 +67,7 @@ class Prepared:
 
 def prepare(request: TrainingRequest) -> Prepared:
     """Reads the labelled pictures and the first weights. Raises LabelsUnusable, LakeError and ModelError."""
-    lake, config = open_lake(request.lake_uri), request.config
+    lake, config = request.lake, request.config
     incumbent = None if request.incumbent is None else read_card(lake, request.incumbent)
     labelled = read_labelled(lake, request.labels, seed=config.seed)
     sides = split(

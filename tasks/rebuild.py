@@ -34,8 +34,8 @@ from index.measuring import Tuned, tune
 from index.searching import Searcher
 from index.truth import Truth
 from lake import catalogue
-from lake.errors import LakeError, LostRace
-from lake.lake import Lake, open_lake
+from lake.errors import LakeError, ModelReplaced
+from lake.lake import Lake
 from lake.versions import FileRecord
 from tasks import progress, workspace
 from tasks.earlier_truth import earlier_truth, live_in_kept, write_truth
@@ -90,17 +90,16 @@ class PublishedIndex:
 
 
 @unit
-def draft_index(lake_uri: str) -> int:
+def draft_index(lake: Lake) -> int:
     """Claim the next index version."""
-    return open_lake(lake_uri).indexes.draft().version
+    return lake.indexes.draft().version
 
 
 @unit
-def train_index(lake_uri: str, version: int, plan: IndexPlan, config: RebuildConfig) -> Trained:
+def train_index(lake: Lake, version: int, plan: IndexPlan, config: RebuildConfig) -> Trained:
     """The quantizers of an earlier version, or new ones learnt on a bounded sample and written."""
     if not plan.trains:
         return Trained(plan.codebook, plan.trained)
-    lake = open_lake(lake_uri)
     with catalogue.workbench(lake, memory_limit=MEMORY_LIMIT) as sql:
         sql.execute(LIVE.format(model=int(plan.model_version)))
         # Chosen by a hash of the key: a catalogue that grew trains on nearly the same pictures. And in the keys'
@@ -119,11 +118,8 @@ def train_index(lake_uri: str, version: int, plan: IndexPlan, config: RebuildCon
 
 
 @unit
-def encode_shard(
-    lake_uri: str, version: int, plan: IndexPlan, shard: workspace.Shard, trained: Trained
-) -> EncodedShard:
+def encode_shard(lake: Lake, version: int, plan: IndexPlan, shard: workspace.Shard, trained: Trained) -> EncodedShard:
     """Encode the rows of one shard and write its files into the drafted version."""
-    lake = open_lake(lake_uri)
     quantizers = lake.indexes.read_record(version, trained.record) if trained.record else None
     rows = workspace.read_shard(lake.store, shard)
     vectors = read_embeddings(lake.store, rows, plan.spec.dimension)
@@ -138,7 +134,7 @@ def encode_shard(
 
 @unit
 def measure_index(
-    lake_uri: str,
+    lake: Lake,
     version: int,
     plan: IndexPlan,
     trained: Trained,
@@ -149,7 +145,6 @@ def measure_index(
 
     Raises BelowTarget or CorruptFile: nothing is published.
     """
-    lake = open_lake(lake_uri)
     draft = lake.indexes.join(version)
     masked = _write_masked(lake, version, plan)
     files = [file for shard in plan.kept for file in shard.files]
@@ -179,7 +174,7 @@ def measure_index(
 
 @unit
 def publish_index(
-    lake_uri: str, version: int, plan: IndexPlan, encoded: list[EncodedShard], measured: MeasuredIndex
+    lake: Lake, version: int, plan: IndexPlan, encoded: list[EncodedShard], measured: MeasuredIndex
 ) -> PublishedIndex:
     """Seal the version and name it in the log. Raises CountsDisagree or LostRace: then nothing is published."""
     kept, written = sum(shard.live for shard in plan.kept), sum(shard.rows for shard in encoded)
@@ -188,7 +183,6 @@ def publish_index(
             f"indexing lost count: {plan.rows} pictures planned, but {kept} kept + {written} encoded; nothing was "
             "published, run it again"
         )
-    lake = open_lake(lake_uri)
     draft = lake.indexes.join(version)
     for record in measured.files:
         draft.include(record)
@@ -225,11 +219,10 @@ def publish_index(
 
 
 @unit
-def republish_index(lake_uri: str, plan: IndexPlan) -> PublishedIndex:
+def republish_index(lake: Lake, plan: IndexPlan) -> PublishedIndex:
     """Put an existing version with the same content back, by one log entry."""
     if plan.same_as is None:
         raise LakeError("no index version has this content")
-    lake = open_lake(lake_uri)
     _check_promoted(lake, plan)
     lake.indexes.append("publish", plan.same_as, based_on=plan.newest, reason="the same content as before")
     return published(lake, plan.same_as)
@@ -310,10 +303,15 @@ def _check_promoted(lake: Lake, plan: IndexPlan) -> None:
     """A model promoted or rolled back while the index was made must not be overruled by it."""
     promoted = lake.models.current()
     if promoted != plan.promoted:
-        raise LostRace(
-            f"model {promoted} was put in place of model {plan.promoted} while the index was made; it was not "
-            "published, run it again"
-        )
+        raise replaced(promoted, plan.promoted)
+
+
+def replaced(current: int | None, made_under: int | None) -> ModelReplaced:
+    """The error of an index whose model is the current one no longer."""
+    return ModelReplaced(
+        f"model {current} was put in place of model {made_under} while the index was made; it was not published, run "
+        "it again"
+    )
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lake.lake import Lake, open_lake
+from lake.lake import Lake
 from lake.versions import Action, Entry
 from model.distributed import Distributed
 from model.evaluation import Evaluation
@@ -17,12 +17,13 @@ from model.predict import Predictor, choose_device
 from model.training import EpochReport, train
 from tasks import progress
 from tasks.checkpoint import LakeCheckpoint
+from tasks.device_lock import device_lock
 from tasks.judging import PAGE, Measured, Trial, answers, draw_page, held_out_file, measure
 from tasks.labels import LabelSnapshot
 from tasks.models import HELD_OUT, ModelCard, load_network, seal_model
 from tasks.preparation import Prepared, RetrainConfig, TrainingRequest, examples_of, prepare
 from tasks.torchrun import call_helpers, training_device
-from tasks.units import device_slot, unit
+from tasks.units import unit
 
 logger = logging.getLogger(__name__)
 
@@ -41,19 +42,18 @@ class Candidate:
 
 @unit
 def train_candidate(
-    lake_uri: str, labels: LabelSnapshot, config: RetrainConfig, policy: GatePolicy, force_reason: str | None
+    lake: Lake, labels: LabelSnapshot, config: RetrainConfig, policy: GatePolicy, force_reason: str | None
 ) -> Candidate:
     """Train on one side of the labels, measure on another, decide, write the version with its evaluation.
 
     A training that was interrupted is taken up where its last checkpoint left it. Raises LabelsUnusable and
     TrainingDiverged; then no version is visible.
     """
-    lake = open_lake(lake_uri)
     newest = lake.models.newest()
-    request = TrainingRequest(lake_uri, labels, config, None if newest is None else newest.current)
+    request = TrainingRequest(lake, labels, config, None if newest is None else newest.current)
     prepared = prepare(request)
     checkpoint = _checkpoint(lake, request, prepared)
-    with device_slot(config.device_slot):
+    with device_lock(config.device_lock):
         distributed = call_helpers(request)
         model = _train(prepared, request, checkpoint, distributed)
         measured = measure(model, prepared.examples, prepared.trial)
@@ -146,10 +146,10 @@ def _write(
 
 
 @unit
-def record_decision(lake_uri: str, candidate: Candidate) -> None:
+def record_decision(lake: Lake, candidate: Candidate) -> None:
     """Promote or refuse the candidate by one log entry. Raises LostRace."""
     action: Action = "promote" if candidate.decision.promote else "refuse"
-    open_lake(lake_uri).models.append(
+    lake.models.append(
         action, candidate.version, based_on=candidate.newest, reason="; ".join(candidate.decision.reasons)
     )
 

@@ -11,18 +11,20 @@ import os
 import threading
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lake import catalogue
-from lake.lake import Lake, open_lake
+from lake.lake import Lake
 from lake.tables import Part
 from tasks import progress
+from tasks.device_lock import device_lock
 from tasks.errors import CountsDisagree
 from tasks.located_rows import opener
 from tasks.models import predictor, usable_devices
 from tasks.score_rows import read_pixels, score_rows
 from tasks.stage_times import StageTime
-from tasks.units import shared_device_slot, unit
+from tasks.units import unit
 from tasks.workspace import Shard, in_tables, read_shard, write_shard
 
 if TYPE_CHECKING:  # it brings torch, which a night without new pictures never needs
@@ -54,7 +56,7 @@ class ScoreConfig:
     shard_pictures: int = 2048
     decode_threads: int = os.cpu_count() or 1  # ahead of a GPU; a CPU's cores decode and compute in turn
     gpu_decode: bool = False
-    device_slot: str | None = None  # a Prefect concurrency limit that GPU work holds
+    device_lock: Path | None = None  # a file that processes which share the device lock in turn
 
 
 @dataclass(frozen=True)
@@ -84,9 +86,8 @@ class ScoredShard:
 
 
 @unit
-def plan_scoring(lake_uri: str, model_version: int, run_id: str, config: ScoreConfig) -> ScorePlan:
+def plan_scoring(lake: Lake, model_version: int, run_id: str, config: ScoreConfig) -> ScorePlan:
     """Find the contents without a score under the model and write them in shards."""
-    lake = open_lake(lake_uri)
     with catalogue.workbench(lake) as sql:
         plan = _count(sql, model_version)
         # In the order of the files, so that a shard reads each of its files once.
@@ -104,7 +105,7 @@ def preview_scoring(lake: Lake, model_version: int) -> ScorePlan:
 
 @unit
 def score_shard(
-    lake_uri: str, model_version: int, run_id: str, shard: Shard, config: ScoreConfig, of: int = 0
+    lake: Lake, model_version: int, run_id: str, shard: Shard, config: ScoreConfig, of: int = 0
 ) -> ScoredShard:
     """Predict the shard's pictures and write their scores as one part, not yet committed.
 
@@ -112,10 +113,9 @@ def score_shard(
     """
     from model.predict import Predictions
 
-    lake = open_lake(lake_uri)
     rows = read_shard(lake.store, shard)
-    with shared_device_slot(config.device_slot):
-        scorer, load_s = _resident_scorer(lake_uri, model_version, shard.number, config)
+    with device_lock(config.device_lock):
+        scorer, load_s = _resident_scorer(lake, model_version, shard.number, config)
         watches = scorer.watches()
         jpegs = read_pixels(rows, opener(lake.store), watches.read)
         predictions = []
@@ -133,7 +133,7 @@ def score_shard(
 
 
 @unit
-def commit_scores(lake_uri: str, run_id: str, plan: ScorePlan, shards: list[ScoredShard]) -> None:
+def commit_scores(lake: Lake, run_id: str, plan: ScorePlan, shards: list[ScoredShard]) -> None:
     """Make the run's scores visible in one transaction. Raises CountsDisagree before anything is committed."""
     scored = sum(shard.scored for shard in shards)
     if plan.contents != plan.already_scored + scored:
@@ -142,7 +142,7 @@ def commit_scores(lake_uri: str, run_id: str, plan: ScorePlan, shards: list[Scor
             f"{scored} scored; nothing was committed, run it again"
         )
     parts = [shard.part for shard in shards]
-    open_lake(lake_uri).scores.commit(parts, application_id=f"score-{run_id}")
+    lake.scores.commit(parts, application_id=f"score-{run_id}")
 
 
 def _count(sql: Any, model_version: int) -> ScorePlan:
@@ -151,7 +151,7 @@ def _count(sql: Any, model_version: int) -> ScorePlan:
     return ScorePlan(model_version, int(live), int(contents), int(contents) - int(unscored), ())
 
 
-def _resident_scorer(lake_uri: str, model_version: int, shard: int, config: ScoreConfig) -> tuple[Scorer, float]:
+def _resident_scorer(lake: Lake, model_version: int, shard: int, config: ScoreConfig) -> tuple[Scorer, float]:
     """The scorer of the model on the device that the shard falls to, and how long it took to have it.
 
     One a device stays with its network.
@@ -162,7 +162,7 @@ def _resident_scorer(lake_uri: str, model_version: int, shard: int, config: Scor
         started = time.perf_counter()
         devices = usable_devices(config.device)
         device = devices[shard % len(devices)]
-        model = predictor(lake_uri, model_version, device, config.precision)
+        model = predictor(lake, model_version, device, config.precision)
         options = ScorerOptions(config.batch_size, config.decode_threads, config.compile, config.gpu_decode)
         found = _scorers.get(device)
         if found is None or found.model is not model or found.options != options:

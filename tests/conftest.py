@@ -14,12 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # Before torch and faiss are imported: threads that spin while they wait starve the others on two cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # the other core has a worker of its own
+
+settings.register_profile("vitrine", deadline=None)  # a busy machine is slow, and not wrong
+settings.load_profile("vitrine")
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 

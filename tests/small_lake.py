@@ -54,10 +54,10 @@ class Ingested:
 def ingest(lake_uri: str, source: str, config: IngestConfig = INGEST) -> Ingested:
     """What `ingest-catalogue` does; makes the lake where there is none."""
     lake, run_id = open_lake(lake_uri, create=True), uuid.uuid4().hex
-    plan = plan_ingest.fn(lake_uri, source, run_id, config)
-    shards = [ingest_shard.fn(lake_uri, source, run_id, shard, plan.ingested_at, config) for shard in plan.shards]
-    commit_images.fn(lake_uri, run_id, plan, shards)
-    live = check_images.fn(lake_uri, plan, shards)
+    plan = plan_ingest.fn(lake, source, run_id, config)
+    shards = [ingest_shard.fn(lake, source, run_id, shard, plan.ingested_at, config) for shard in plan.shards]
+    commit_images.fn(lake, run_id, plan, shards)
+    live = check_images.fn(lake, plan, shards)
     workspace.clear(lake.store, run_id)
     write_catalogue(lake)
     return Ingested(plan, tuple(shards), live)
@@ -67,9 +67,9 @@ def score(lake_uri: str, model_version: int | None = None, config: ScoreConfig =
     """What `score-catalogue` does; how many contents it scored."""
     lake, run_id = open_lake(lake_uri), uuid.uuid4().hex
     version = model_version or require_model(lake)
-    plan = plan_scoring.fn(lake_uri, version, run_id, config)
-    shards = [score_shard.fn(lake_uri, version, run_id, shard, config) for shard in plan.shards]
-    commit_scores.fn(lake_uri, run_id, plan, shards)
+    plan = plan_scoring.fn(lake, version, run_id, config)
+    shards = [score_shard.fn(lake, version, run_id, shard, config) for shard in plan.shards]
+    commit_scores.fn(lake, run_id, plan, shards)
     workspace.clear(lake.store, run_id)
     write_catalogue(lake)
     return sum(shard.scored for shard in shards)
@@ -91,29 +91,30 @@ def publish(
     """The same, without catalogue.duckdb."""
     lake, run_id = open_lake(lake_uri), uuid.uuid4().hex
     model = model_version or require_model(lake)
-    plan = plan_index.fn(lake_uri, model, run_id, config, afresh)
+    plan = plan_index.fn(lake, model, run_id, config, afresh)
     if plan.rows == 0 and plan.newest is None:
         return None
     if plan.is_current and plan.same_as is not None:
         return published(lake, plan.same_as)
     if plan.same_as is not None:
-        found = republish_index.fn(lake_uri, plan)
+        found = republish_index.fn(lake, plan)
     else:
         try:
             found = build_index(lake_uri, plan, config)
         except (BelowTarget, CorruptFile) as error:
-            found = build_index(lake_uri, plan_index.fn(lake_uri, model, run_id, config, str(error)), config)
+            found = build_index(lake_uri, plan_index.fn(lake, model, run_id, config, str(error)), config)
     workspace.clear(lake.store, run_id)
     return found
 
 
 def build_index(lake_uri: str, plan: IndexPlan, config: RebuildConfig = REBUILD) -> PublishedIndex:
     """From a plan to a published version."""
-    version = draft_index.fn(lake_uri)
-    trained = train_index.fn(lake_uri, version, plan, config)
-    encoded = [encode_shard.fn(lake_uri, version, plan, shard, trained) for shard in plan.to_write]
-    measured = measure_index.fn(lake_uri, version, plan, trained, encoded, config)
-    return publish_index.fn(lake_uri, version, plan, encoded, measured)
+    lake = open_lake(lake_uri)
+    version = draft_index.fn(lake)
+    trained = train_index.fn(lake, version, plan, config)
+    encoded = [encode_shard.fn(lake, version, plan, shard, trained) for shard in plan.to_write]
+    measured = measure_index.fn(lake, version, plan, trained, encoded, config)
+    return publish_index.fn(lake, version, plan, encoded, measured)
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ class Index(RuleBasedStateMachine):
     @rule(target=plans)
     def plan(self) -> Planned:
         self.runs += 1
-        plan = plan_index.fn(self.lake.uri, 1, f"run-{self.runs}", CONFIG)
+        plan = plan_index.fn(self.lake.lake, 1, f"run-{self.runs}", CONFIG)
         return Planned(plan, dict(self.live), self.current)
 
     @rule(planned=consumes(plans))
@@ -96,7 +96,7 @@ class Index(RuleBasedStateMachine):
         needed = plan.base if plan.same_as is None else plan.same_as
         try:
             if plan.same_as is not None:
-                version = republish_index.fn(self.lake.uri, plan).version
+                version = republish_index.fn(self.lake.lake, plan).version
             else:
                 version = small_lake.build_index(self.lake.uri, plan, CONFIG).version
         except LostRace:

@@ -83,7 +83,9 @@ class Shop:
         return ingest(self.lake_uri, self.source, dataclasses.replace(INGEST, **config))
 
     def plan(self, **config: Any) -> IngestPlan:
-        return plan_ingest.fn(self.lake_uri, self.source, uuid.uuid4().hex, dataclasses.replace(INGEST, **config))
+        return plan_ingest.fn(
+            open_lake(self.lake_uri), self.source, uuid.uuid4().hex, dataclasses.replace(INGEST, **config)
+        )
 
     def sql(self, query: str) -> list[dict[str, Any]]:
         with catalogue.connect(self.lake) as connection:
@@ -440,7 +442,7 @@ def test_a_source_that_is_gone_stops_the_shard_long_before_its_end(shop: Shop, c
     plan = shop.plan()
     counting.before = unreachable
     with pytest.raises(StoreUnavailable, match=r"^6\d objects in a row could not be fetched, the last: no answer$"):
-        ingest_shard.fn(shop.lake_uri, shop.source, "run", plan.shards[0], plan.ingested_at, INGEST)
+        ingest_shard.fn(open_lake(shop.lake_uri), shop.source, "run", plan.shards[0], plan.ingested_at, INGEST)
     assert len(counting.read) < 100
 
 
@@ -566,48 +568,52 @@ def test_every_row_of_a_run_bears_one_time(shop: Shop) -> None:
 
 def test_a_retried_shard_leaves_one_part(shop: Shop) -> None:
     lake, run_id = shop.lake, "a-run"
-    plan = plan_ingest.fn(shop.lake_uri, shop.source, run_id, INGEST)
+    plan = plan_ingest.fn(open_lake(shop.lake_uri), shop.source, run_id, INGEST)
     [shard] = plan.shards
-    first = ingest_shard.fn(shop.lake_uri, shop.source, run_id, shard, plan.ingested_at, INGEST)
-    again = ingest_shard.fn(shop.lake_uri, shop.source, run_id, shard, plan.ingested_at, INGEST)
+    first = ingest_shard.fn(open_lake(shop.lake_uri), shop.source, run_id, shard, plan.ingested_at, INGEST)
+    again = ingest_shard.fn(open_lake(shop.lake_uri), shop.source, run_id, shard, plan.ingested_at, INGEST)
     assert first == again
     assert lake.store.names("images") == [f"images/{again.parts[0].path}"]
-    commit_images.fn(shop.lake_uri, run_id, plan, [again])
-    commit_images.fn(shop.lake_uri, run_id, plan, [again])  # a retry of the commit, whose first answer was lost
-    assert check_images.fn(shop.lake_uri, plan, [again]) == 3
+    commit_images.fn(open_lake(shop.lake_uri), run_id, plan, [again])
+    commit_images.fn(
+        open_lake(shop.lake_uri), run_id, plan, [again]
+    )  # a retry of the commit, whose first answer was lost
+    assert check_images.fn(open_lake(shop.lake_uri), plan, [again]) == 3
     assert len(shop.sql("FROM image_history")) == 3
 
 
 def test_what_was_not_committed_is_not_seen(shop: Shop) -> None:
     plan = shop.plan()
-    ingest_shard.fn(shop.lake_uri, shop.source, "a-run", plan.shards[0], plan.ingested_at, INGEST)
+    ingest_shard.fn(open_lake(shop.lake_uri), shop.source, "a-run", plan.shards[0], plan.ingested_at, INGEST)
     assert shop.newest() == {}
     assert shop.ingest().counts == {"new": 3, "ingested": 3}
 
 
 def test_a_lost_shard_is_noticed_before_anything_is_committed(shop: Shop) -> None:
-    plan = plan_ingest.fn(shop.lake_uri, shop.source, "a-run", dataclasses.replace(INGEST, shard_pictures=2))
+    plan = plan_ingest.fn(open_lake(shop.lake_uri), shop.source, "a-run", dataclasses.replace(INGEST, shard_pictures=2))
     shards = [
-        ingest_shard.fn(shop.lake_uri, shop.source, "a-run", shard, plan.ingested_at, INGEST) for shard in plan.shards
+        ingest_shard.fn(open_lake(shop.lake_uri), shop.source, "a-run", shard, plan.ingested_at, INGEST)
+        for shard in plan.shards
     ]
     with pytest.raises(CountsDisagree, match=r"listed 3, but 0 unchanged \+ 2 handled; nothing was committed"):
-        commit_images.fn(shop.lake_uri, "a-run", plan, shards[:1])
+        commit_images.fn(open_lake(shop.lake_uri), "a-run", plan, shards[:1])
     assert shop.lake.images.version() == -1
     assert shop.newest() == {}
-    commit_images.fn(shop.lake_uri, "a-run", plan, shards)
-    assert check_images.fn(shop.lake_uri, plan, shards) == 3
+    commit_images.fn(open_lake(shop.lake_uri), "a-run", plan, shards)
+    assert check_images.fn(open_lake(shop.lake_uri), plan, shards) == 3
 
 
 def test_another_ingest_at_the_same_time_is_noticed(shop: Shop) -> None:
-    plan = plan_ingest.fn(shop.lake_uri, shop.source, "a-run", INGEST)
+    plan = plan_ingest.fn(open_lake(shop.lake_uri), shop.source, "a-run", INGEST)
     shards = [
-        ingest_shard.fn(shop.lake_uri, shop.source, "a-run", shard, plan.ingested_at, INGEST) for shard in plan.shards
+        ingest_shard.fn(open_lake(shop.lake_uri), shop.source, "a-run", shard, plan.ingested_at, INGEST)
+        for shard in plan.shards
     ]
     shop.put("late.png", picture(90))
     shop.ingest()
-    commit_images.fn(shop.lake_uri, "a-run", plan, shards)
+    commit_images.fn(open_lake(shop.lake_uri), "a-run", plan, shards)
     with pytest.raises(CountsDisagree, match="holds 4 pictures where this run left 3: another ingest"):
-        check_images.fn(shop.lake_uri, plan, shards)
+        check_images.fn(open_lake(shop.lake_uri), plan, shards)
 
 
 def test_a_history_of_random_changes_ends_as_the_directory_is(tmp_path: Path) -> None:

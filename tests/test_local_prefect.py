@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from lake import catalogue
+from lake.lake import open_lake
 from tasks.draw_catalogue import draw_catalogue
 from tasks.models import init_model
 from tests.small_lake import SMALL_MODEL, build
@@ -44,6 +47,34 @@ def test_ctrl_c_in_a_terminal_ends_a_run_soon_and_says_so(tmp_path: Path, enviro
     assert process.returncode == 130
     assert time.monotonic() - stopped < 60
     assert stderr.strip() == "vitrine: interrupted; what was committed stays, run it again for the rest"
+
+
+@pytest.mark.prefect
+def test_a_night_outlives_the_terminal_that_it_was_started_from(tmp_path: Path, environment: dict[str, str]) -> None:
+    draw_catalogue(tmp_path / "pictures", products=40, views=2, size=48, broken=0)
+    lake = tmp_path / "lake"
+    init_model(str(lake), SMALL_MODEL)
+    environment["VITRINE_SHARD_PICTURES"] = "8"
+    command = [*VITRINE, "nightly", str(tmp_path / "pictures"), "--lake", str(lake)]
+    terminal, its_end = os.openpty()
+    with subprocess.Popen(
+        command,
+        env=environment,
+        stdin=its_end,
+        stdout=its_end,
+        stderr=its_end,
+        preexec_fn=lambda: os.login_tty(its_end),  # noqa: PLW1509 (nothing else makes it the process's own terminal)
+    ) as process:
+        os.close(its_end)
+        while not list(lake.glob("images/*.parquet")) and process.poll() is None:
+            if select.select([terminal], [], [], 0.1)[0]:
+                os.read(terminal, 65536)  # as a terminal does, or the night would wait to be shown
+        os.close(terminal)
+        process.wait(300)
+    opened = open_lake(str(lake))
+    assert opened.serving().index_version == 1
+    with catalogue.connect(opened) as sql:
+        assert sql.execute("SELECT DISTINCT status FROM runs").fetchall() == [("completed",)]
 
 
 def test_a_prefect_server_that_does_not_answer_is_one_line(tmp_path: Path, environment: dict[str, str]) -> None:

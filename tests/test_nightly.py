@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from flows import rebuild
 from flows.nightly import NightSummary, nightly
 from flows.parameters import IngestParameters, NightlyParameters, RebuildParameters, ScoreParameters
 from flows.search import search_by_key, search_by_picture
@@ -20,6 +21,7 @@ from index.errors import UnknownKey
 from lake import catalogue
 from lake.errors import LakeError
 from lake.lake import Lake, open_lake
+from lake.rollback import roll_back
 from lake.store import open_store
 from tasks.models import ModelChoice, init_model, predictor
 from tasks.pictures import prepare, read_picture
@@ -300,7 +302,7 @@ def _check_times(shop: Shop, found: NightSummary) -> None:
     assert {"list", "compare", "fetch", "decode", "write", "commit images", "orchestration"} <= set(names)
     assert {"load network", "read pixels", "prepare", "infer", "write scores"} <= set(names)
     [(arithmetic,)] = shop.sql("SELECT DISTINCT arithmetic FROM runs WHERE scored > 0")
-    assert arithmetic == found.score.arithmetic == predictor(shop.lake_uri, 1, "cpu").arithmetic
+    assert arithmetic == found.score.arithmetic == predictor(open_lake(shop.lake_uri), 1, "cpu").arithmetic
     assert slowest == found.bottleneck == max(times, key=lambda spent: spent["busy_s"])["name"]
     assert all(0 <= spent.busy_s + spent.waiting_s <= found.seconds for spent in found.stage_times)
     reading = [spent for spent in found.stage_times if spent.name in ("load PyTorch", "fetch", "decode", "write")]
@@ -311,7 +313,7 @@ def _check_times(shop: Shop, found: NightSummary) -> None:
 
 def _check_polarity(shop: Shop, keys: list[str]) -> None:
     """The scores in SQL against the network asked directly, one picture at a time."""
-    model = predictor(shop.lake_uri, 1, "cpu")
+    model = predictor(open_lake(shop.lake_uri), 1, "cpu")
     stored = dict(shop.sql("SELECT image_key, polarity FROM scores"))
     for key in keys:
         pixels = prepare(read_picture(shop.content[key]).pixels, model)
@@ -351,3 +353,31 @@ def _decodes(data: bytes) -> bool:
     except OSError:
         return False
     return True
+
+
+@pytest.mark.parametrize("when", ["plan_index", "publish_index"])
+def test_a_night_goes_on_under_the_model_that_a_person_puts_back_meanwhile(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    for number in range(4):
+        shop.put(f"a/{number}.jpg", picture(number))
+    shop.night()
+    draft = shop.lake.models.draft()
+    for record in shop.lake.models.manifest(1).files:
+        draft.add(record.name, shop.lake.models.read(1, record.name))
+    draft.seal(shop.lake.models.manifest(1).properties)
+    shop.lake.models.append("promote", draft.version, based_on=shop.lake.models.newest())
+    unit = getattr(rebuild, when)
+
+    def meanwhile(*arguments: object, **more: object) -> object:
+        monkeypatch.undo()
+        roll_back(shop.lake, "models", 1)
+        return unit(*arguments, **more)
+
+    monkeypatch.setattr(rebuild, when, meanwhile)
+    found = shop.night()
+    assert found.score.model_version == found.index.model_version == 1
+    serving = shop.lake.serving()
+    assert (shop.lake.models.current(), serving.model_version) == (1, 1)
+    assert serving.index_version == found.index.index_version
+    _check_night(shop, found)

@@ -153,9 +153,9 @@ def test_of_two_publishers_one_wins_and_the_other_says_so_and_loses_nothing(tmp_
     made.change(pictures)
     small_lake.publish(made.uri, config=config)
     made.change({"00.jpg": POOL[100]})
-    first = plan_index.fn(made.uri, 1, "first", config)
+    first = plan_index.fn(made.lake, 1, "first", config)
     made.change({"01.jpg": POOL[101]})
-    second = plan_index.fn(made.uri, 1, "second", config)
+    second = plan_index.fn(made.lake, 1, "second", config)
     assert small_lake.build_index(made.uri, first, config).version == 2
     with pytest.raises(LostRace, match="version 2 became current while version 3 was made from version 1"):
         small_lake.build_index(made.uri, second, config)

@@ -28,11 +28,11 @@ def old(tmp_path: Path) -> Lake:
     return open_lake(str(tmp_path / "lake"))
 
 
-def add_run(lake: Lake, run_id: str) -> None:
-    row = {"run_id": run_id, "flow": "nightly", "status": "completed", "started_at": datetime(2026, 8, 1, tzinfo=UTC)}
+def add_run(lake: Lake, run_id: str, status: str = "completed", name: str = "") -> None:
+    row = {"run_id": run_id, "flow": "nightly", "status": status, "started_at": datetime(2026, 8, 1, tzinfo=UTC)}
     row |= {"stage_times": TIMES, "bottleneck": "decode"}
-    part = lake.runs.write_part(pa.Table.from_pylist([row], schema=RUNS), run_id)
-    assert lake.runs.commit([part], application_id=run_id)
+    part = lake.runs.write_part(pa.Table.from_pylist([row], schema=RUNS), name or run_id)
+    assert lake.runs.commit([part], application_id=name or run_id)
 
 
 def runs(lake: Lake) -> list[dict[str, Any]]:
@@ -68,3 +68,13 @@ def test_several_writers_widen_an_old_table_at_once(old: Lake) -> None:
     assert sorted(row["run_id"] for row in runs(old)) == ["0b7e7d3e-1", *(f"run-{number}" for number in range(8))]
     delta = DeltaTable(old.runs.store.url("runs"))
     assert [known.name for known in delta.schema().fields] == RUNS.names
+
+
+@pytest.mark.parametrize("written", [("crashed", "completed"), ("completed", "crashed")])
+def test_a_run_that_was_taken_for_dead_and_was_not_counts_by_its_own_row(
+    tmp_path: Path, written: tuple[str, str]
+) -> None:
+    lake = open_lake(str(tmp_path), create=True)
+    for status in written:
+        add_run(lake, "slept", status, name=f"{status}-slept")
+    assert [(row["run_id"], row["status"]) for row in runs(lake)] == [("slept", "completed")]

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -19,8 +18,7 @@ from model.network import NetworkConfig, PolarityNetwork
 from model.predict import Predictions, Predictor
 from model.preprocessing import Preprocessing
 from model.stored_pixels import prepare
-from tasks import scoring, units
-from tasks.errors import NoDeviceSlot
+from tasks import scoring
 from tasks.scoring import CpuScorer, GpuScorer, Scorer, ScorerOptions, Watches, make_scorer
 
 PREPROCESSING = Preprocessing(image_size=32)
@@ -204,37 +202,3 @@ def test_what_can_not_be_compiled_is_an_error_only_where_it_was_asked_for(
     same(run(make_scorer(new_model(), ScorerOptions(4, compile="auto")), jpegs), expected)
     with pytest.raises(ModelError, match="set compile to never: no C\\+\\+ compiler"):
         run(make_scorer(new_model(), ScorerOptions(4, compile="always")), jpegs)
-
-
-def test_overlapping_units_hold_one_slot_between_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    events: list[str] = []
-
-    @contextmanager
-    def slot(name: str | None) -> Iterator[None]:
-        events.append(f"took {name} in {threading.current_thread().name}")
-        yield
-        events.append(f"left {name} in {threading.current_thread().name}")
-
-    monkeypatch.setattr(units, "device_slot", slot)
-    first, second = units.shared_device_slot("gpu"), units.shared_device_slot("gpu")
-    first.__enter__()
-    second.__enter__()
-    first.__exit__(None, None, None)
-    assert len(events) == 1
-    second.__exit__(None, None, None)
-    assert [event.split(" in ")[0] for event in events] == ["took gpu", "left gpu"]
-    assert len({event.split(" in ")[1] for event in events}) == 1
-    with units.shared_device_slot(None):
-        assert len(events) == 2
-
-
-def test_a_slot_that_can_not_be_had_is_an_error_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    @contextmanager
-    def none(_name: str | None) -> Iterator[None]:
-        raise NoDeviceSlot("no slot")
-        yield
-
-    monkeypatch.setattr(units, "device_slot", none)
-    for _ in range(2):
-        with pytest.raises(NoDeviceSlot, match="no slot"), units.shared_device_slot("gpu"):
-            pass

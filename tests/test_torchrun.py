@@ -20,6 +20,7 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 SCRIPT = """
 import sys, uuid
 import torch
+from lake.lake import open_lake
 from model.gate import GatePolicy
 from tasks.labels import snapshot_labels
 from tasks.preparation import RetrainConfig
@@ -27,7 +28,7 @@ from tasks.retrain import record_decision, train_candidate
 from tasks.torchrun import help_to_train, processes
 
 torch.set_num_threads(1)
-lake, labels = sys.argv[1:]
+lake, labels = open_lake(sys.argv[1]), sys.argv[2]
 with processes() as distributed:
     if distributed.leads:
         snapshot = snapshot_labels.fn(lake, labels, uuid.uuid4().hex)

@@ -1,0 +1,268 @@
+"""One writer at a time: who may write, when a dead one is replaced, and what a paused one that wakes up can't do."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from lake import catalogue, lease
+from lake.errors import LakeBusy, LeaseLost
+from lake.lake import Lake, open_lake
+from lake.lease import Lease, OpenRun, Presence, Writer, acquire, dead_runs, forget, held_by, leased
+from lake.tables import IMAGES, SCORES, Table
+
+PATIENTLY = timedelta(seconds=120)
+PAUSED_SECONDS = 0.5  # without a sign of life after which a paused run counts as dead
+
+
+@pytest.fixture
+def lake(root: str) -> Lake:
+    return open_lake(root, create=True)
+
+
+@pytest.fixture
+def runs() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def alive(runs: ExitStack, lake: Lake, run_id: str) -> Presence:
+    presence = Presence(lake.store, run_id, f"night {run_id}")
+    presence.start()
+    runs.callback(presence.stop)
+    return presence
+
+
+def paused(lake: Lake, run_id: str) -> Presence:
+    """A run that gives one sign of life and no more, on a machine that we can't look into."""
+    presence = Presence(lake.store, run_id, f"night {run_id}", lease_seconds=PAUSED_SECONDS)
+    presence._writer = replace(presence._writer, process=None)
+    presence.beat()
+    return presence
+
+
+def row(table: Table, run_id: str) -> Any:
+    values = dict.fromkeys(table.schema.names)
+    values |= {"image_key": run_id, "sha256": run_id}
+    values |= {"model_version": 1} if table.schema is SCORES else {}
+    values |= {"status": "ok", "ingested_at": datetime.now(UTC)} if table.schema is IMAGES else {}
+    partition = {"model_version": "1"} if table.partition_by else None
+    return table.write_part(pa.Table.from_pylist([values], schema=table.schema), run_id, partition=partition)
+
+
+def take_over(runs: ExitStack, lake: Lake) -> Lease:
+    return acquire(lake, alive(runs, lake, "second"), wait=PATIENTLY)
+
+
+def test_a_second_run_is_told_at_once_who_writes_and_since_when(lake: Lake, runs: ExitStack) -> None:
+    acquire(lake, alive(runs, lake, "first"))
+    with pytest.raises(LakeBusy, match=r"is being written by night first since 20\d\d-\d\d-\d\d \d\d:\d\d UTC"):
+        acquire(lake, alive(runs, lake, "second"))
+
+
+def test_a_second_run_waits_and_begins_when_the_first_is_done(lake: Lake, runs: ExitStack) -> None:
+    first = acquire(lake, alive(runs, lake, "first"))
+    waiting: list[Writer] = []
+
+    def say(writer: Writer) -> None:
+        waiting.append(writer)
+        first.release()
+
+    second = acquire(lake, alive(runs, lake, "second"), wait=PATIENTLY, on_wait=say)
+    assert [writer.run_id for writer in waiting] == ["first"]
+    assert second.epoch == first.epoch + 1
+
+
+def test_waiting_has_a_limit(lake: Lake, runs: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "POLL_SECONDS", 0.01)
+    acquire(lake, alive(runs, lake, "first"))
+    with pytest.raises(LakeBusy, match="waited 0 minutes"):
+        acquire(lake, alive(runs, lake, "second"), wait=timedelta(milliseconds=50))
+
+
+def test_a_run_without_signs_of_life_is_replaced(lake: Lake, runs: ExitStack) -> None:
+    first = acquire(lake, paused(lake, "first"))
+    second = take_over(runs, lake)
+    assert second.epoch == first.epoch + 1
+    with pytest.raises(LeaseLost, match="another run took over"):
+        first.check()
+    second.check()
+
+
+def test_a_run_that_gives_signs_of_life_is_never_replaced(lake: Lake, runs: ExitStack) -> None:
+    presence = Presence(lake.store, "first", "night", lease_seconds=2)
+    presence._writer = replace(presence._writer, process=None)
+    presence.start()
+    runs.callback(presence.stop)
+    first = acquire(lake, presence)
+    with pytest.raises(LakeBusy):
+        acquire(lake, alive(runs, lake, "second"), wait=timedelta(seconds=5))
+    first.check()
+
+
+def test_a_killed_process_of_this_machine_is_replaced_at_once(tmp_path: Path, runs: ExitStack) -> None:
+    lake = open_lake(str(tmp_path), create=True)
+    killed = (
+        "import os, sys; from lake.lake import open_lake; from lake.lease import Presence, acquire; "
+        "lake = open_lake(sys.argv[1]); presence = Presence(lake.store, 'first', 'night'); presence.start(); "
+        "acquire(lake, presence); os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", killed, str(tmp_path)], check=False)
+    writer = held_by(lake.store)
+    assert writer is not None and writer.run_id == "first"
+    assert acquire(lake, alive(runs, lake, "second")).epoch == 2
+
+
+def test_a_paused_run_that_wakes_up_changes_nothing(lake: Lake, runs: ExitStack) -> None:
+    old = acquire(lake, paused(lake, "first")).lake
+    drafts = {versions.kind: versions.draft() for versions in (old.models, old.indexes)}
+    for draft in drafts.values():
+        draft.seal({})
+    parts = {table.name: row(table, "first") for table in (old.images, old.scores)}
+    take_over(runs, lake)
+    for table in (old.images, old.scores):
+        with pytest.raises(LeaseLost):
+            table.commit([parts[table.name]], application_id="first")
+        assert lake_rows(lake, table.name) == []
+    for versions in (old.models, old.indexes):
+        # As a run does that reads the log when it wakes up, and as one that had read it before.
+        for based_on in (versions.newest(), None):
+            with pytest.raises(LeaseLost):
+                versions.append("publish", drafts[versions.kind].version, based_on=based_on)
+        assert versions.entries() == [] and versions.newest() is None
+
+
+@pytest.mark.parametrize("name", ["images", "scores"])
+def test_a_run_that_was_paused_in_the_middle_of_its_commit_changes_nothing(
+    lake: Lake, runs: ExitStack, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    old = acquire(lake, paused(lake, "first")).lake
+    table: Table = getattr(old, name)
+    part, append = row(table, "first"), Table._append
+
+    def sleeping(self: Table, *arguments: Any) -> None:
+        if self is table:
+            take_over(runs, lake)
+        append(self, *arguments)
+
+    monkeypatch.setattr(Table, "_append", sleeping)
+    with pytest.raises(LeaseLost):
+        table.commit([part], application_id="first")
+    assert lake_rows(lake, name) == []
+
+
+def test_what_was_committed_before_the_takeover_stays(lake: Lake, runs: ExitStack) -> None:
+    old = acquire(lake, paused(lake, "first")).lake
+    assert old.images.commit([row(old.images, "first")], application_id="first")
+    new = take_over(runs, lake).lake
+    assert new.images.commit([row(new.images, "second")], application_id="second")
+    assert not old.images.commit([row(old.images, "first")], application_id="first")  # its answer was lost: no error
+    assert lake_rows(lake, "images") == ["first", "second"]
+
+
+def test_a_takeover_is_seen_by_no_reader(lake: Lake, runs: ExitStack) -> None:
+    old = acquire(lake, paused(lake, "first")).lake
+    draft = old.models.draft()
+    draft.seal({"trained": True})
+    old.models.append("promote", draft.version, based_on=None, reason="the first")
+    before = lake.models.entries(), lake.models.newest(), lake.serving()
+    new = take_over(runs, lake).lake
+    assert (lake.models.entries(), lake.models.newest(), lake.serving()) == before
+    [described] = catalogue.describe_versions(lake.models, 1)
+    assert (described["status"], described["reason"]) == ("accepted", "the first")
+    second = new.models.draft()
+    second.seal({"trained": True})
+    assert new.models.append("promote", second.version, based_on=before[1]).current == second.version
+    # A person's word needs no lease, whoever writes.
+    assert lake.models.append("roll back", 1, based_on=lake.models.newest()).current == 1
+
+
+def test_a_lease_survives_pickling_of_its_lake(lake: Lake, runs: ExitStack) -> None:
+    import pickle
+
+    held = acquire(lake, alive(runs, lake, "first"))
+    copy = pickle.loads(pickle.dumps(held.lake))  # noqa: S301 (our own bytes)
+    assert (copy.uri, copy.epoch, copy.images.epoch, copy.models.epoch) == (lake.uri, 1, 1, 1)
+
+
+def test_of_many_runs_one_writes_at_a_time(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "POLL_SECONDS", 0.01)
+    writing, most, turns = 0, 0, 0
+    lock = threading.Lock()
+
+    def work(number: int) -> None:
+        nonlocal writing, most, turns
+        with ExitStack() as stack:
+            held = acquire(lake, alive(stack, lake, f"run-{number}"), wait=PATIENTLY)
+            with lock:
+                writing, turns = writing + 1, turns + 1
+                most = max(most, writing)
+            held.check()
+            time.sleep(0.01)
+            with lock:
+                writing -= 1
+            held.release()
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(work, range(18)))
+    assert (turns, most) == (18, 1)
+    assert len(lake.store.names("lease")) <= 2 * lease.EPOCHS_KEPT + 2
+
+
+def test_a_claim_that_slept_through_many_epochs_is_no_lease(
+    lake: Lake, runs: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sleeper, put_new = alive(runs, lake, "sleeper"), lake.store.put_new
+
+    def slept(path: str, data: bytes) -> None:
+        monkeypatch.setattr(lake.store, "put_new", put_new)
+        for _ in range(lease.EPOCHS_KEPT + 3):
+            with leased(lake, "another"):
+                pass
+        put_new(path, data)
+
+    monkeypatch.setattr(lake.store, "put_new", slept)
+    with pytest.raises(LeaseLost):
+        acquire(lake, sleeper)
+
+
+def test_dead_runs_are_found_with_what_they_had_begun(lake: Lake, runs: ExitStack) -> None:
+    dead = paused(lake, "dead")
+    dead.opened(OpenRun("dead", None, "nightly", "shop", datetime.now(UTC).isoformat()))
+    dead.opened(OpenRun("part", "dead", "score-catalogue", None, datetime.now(UTC).isoformat()))
+    dead.beat()
+    other = alive(runs, lake, "living")
+    deadline = time.monotonic() + 60
+    while not (found := dead_runs(other)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    [(writer, last_seen)] = found
+    assert [(run.run_id, run.flow) for run in writer.open_runs] == [("dead", "nightly"), ("part", "score-catalogue")]
+    assert abs(last_seen - datetime.now(UTC)) < timedelta(minutes=5)
+    forget(lake.store, [writer])
+    assert dead_runs(other) == []
+
+
+def test_a_run_that_ended_leaves_no_sign_of_life(lake: Lake) -> None:
+    with leased(lake, "collect") as writable:
+        assert writable.epoch == 1
+        assert len(lake.store.names("running")) == 1
+    assert lake.store.names("running") == []
+    assert held_by(lake.store) is None
+
+
+def lake_rows(lake: Lake, table: str) -> list[str]:
+    with catalogue.workbench(lake) as sql:
+        history = {"images": "image_history", "scores": "score_history"}[table]
+        return [key for (key,) in sql.execute(f"SELECT image_key FROM {history} ORDER BY 1").fetchall()]
