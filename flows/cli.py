@@ -536,10 +536,9 @@ def main() -> None:
         where = error.ctx.command_path if error.ctx else "vitrine"
         message = " ".join(error.format_message().split()).rstrip(".").replace("Value error, ", "")
         _fail(f"{message}; see `{where} --help`", code=2)
+    except BrokenPipeError:
+        _nobody_reads()
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in (errno.EPIPE, errno.EIO):
-            sys.stderr.close()  # the reader of our output has gone; nothing is left to say
-            sys.exit(1)
         from flows.errors import SettingsError, for_people
 
         known = for_people(error)
@@ -578,7 +577,19 @@ def _range(option: str, text: str | None) -> tuple[float, float] | None:
 def _print(as_json: bool, found: Any, for_people: Any) -> None:
     from flows.printing import print_json
 
-    print_json(found) if as_json else for_people(found)
+    try:
+        print_json(found) if as_json else for_people(found)
+        sys.stdout.flush()
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.EIO):
+            raise
+        _nobody_reads()
+
+
+def _nobody_reads() -> NoReturn:
+    """The reader of our output has gone, or its terminal: nothing is left to say."""
+    sys.stderr.close()
+    sys.exit(1)
 
 
 @contextmanager

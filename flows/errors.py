@@ -25,7 +25,10 @@ def for_people(error: Exception) -> Exception | None:
         return error
     import httpx
 
-    if not isinstance(error, httpx.TransportError):
+    away = isinstance(error, httpx.TransportError) or (
+        isinstance(error, httpx.HTTPStatusError) and error.response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR
+    )
+    if not away:
         return None
     from prefect.settings import PREFECT_API_URL
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import wraps
+from importlib.metadata import version
 from inspect import signature
 from typing import Any, TypeVar, cast
 
@@ -40,13 +41,15 @@ def stated(
                 known = for_people(error)
                 if known is None:
                     raise
+                if known is not error:
+                    known.__cause__ = error
                 return Failed(data=known, message=str(known))
             return Completed(data=summary, message=str(summary))
 
         # Prefect reads the parameters' types from here; by name they would be looked for in this module.
         run.__signature__ = signature(function, eval_str=True)  # type: ignore[attr-defined]
         del run.__wrapped__
-        made = flow(name=name, flow_run_name=_run_name, task_runner=task_runner)(run)
+        made = flow(name=name, flow_run_name=_run_name, version=version("vitrine"), task_runner=task_runner)(run)
         return cast("Flow[[Asked], Summary]", made)
 
     return decorate
@@ -80,16 +83,14 @@ def waiting() -> Iterator[Callable[[str], None]]:
             log(message)
             _set_state(Running(name="Waiting", message=message))
 
-    try:
-        yield say
-    finally:
-        if said:
-            _set_state(Running())
+    yield say
+    if said:
+        _set_state(Running())
 
 
 def _set_state(state: State[Any]) -> None:
     with best_effort(), get_client(sync_client=True) as client:
-        client.set_flow_run_state(cast(Any, flow_run.id), state, force=True)
+        client.set_flow_run_state(cast(Any, flow_run.id), state)  # which the server refuses for a run being cancelled
 
 
 def prepare_deployed_run() -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import uuid
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -22,7 +23,7 @@ from flows import display, on_prefect
 from flows.errors import SettingsError, for_people
 from flows.settings import read_settings
 from lake.catalogue import CATALOGUE, write_catalogue
-from lake.errors import LakeBusy, LakeError
+from lake.errors import LakeBusy, LakeError, StoreUnavailable
 from lake.lake import Lake, open_lake
 from lake.lease import Lease, OpenRun, Presence, Writer, acquire, dead_runs, forget
 from lake.tables import RUNS, STAGE
@@ -71,7 +72,8 @@ class Run:
     def stage(self, name: str, pictures: int = 0) -> Iterator[display.Stage]:
         """A named and timed part of the run. Raises LeaseLost where another run has taken over the lake."""
         if self.lease is not None:
-            self.lease.check()
+            with suppress(StoreUnavailable):  # the commit is refused all the same
+                self.lease.check()
         with display.stage(name, pictures) as done:
             self.stages.append(done)  # at once: a failed run's row shows the stage that it died in
             yield done
@@ -90,13 +92,13 @@ class Run:
         patience = timedelta(hours=read_settings().wait_hours) if wait else timedelta(0)
         with on_prefect.waiting() as say:
             lease = acquire(self.lake, self.presence, wait=patience, on_wait=lambda writer: say(_waits_for(writer)))
-        unleased, self.lake, self.lease = self.lake, lease.lake, lease
+        unleased, self.lake, self.lease, failed = self.lake, lease.lake, lease, True
         try:
             yield
+            failed = False
         finally:
             self.lake, self.lease = unleased, None
-            with display.best_effort():  # where it can't be released, it runs out
-                lease.release()
+            lease.release(failed=failed)
 
     def adopt(self, other: Sequence[display.Stage]) -> None:
         """Count a part flow's stages as this run's own."""
@@ -168,7 +170,7 @@ def running(
                 yield run
                 _record(run, "completed", None)
         except BaseException as error:
-            if is_deployed or not isinstance(error, LakeBusy):  # nothing was begun, and a person knows why
+            if is_deployed or run.stages or not isinstance(error, LakeBusy):  # else nothing was begun
                 _record_failure(run, error)
             raise
         finally:
@@ -186,11 +188,11 @@ def _opened(around: ExitStack, flow: str, run_id: str, lake_uri: str, source: st
         lake = open_lake(lake_uri, create=create)
         presence = Presence(lake.store, run_id, flow, lease_seconds=read_settings().lease_seconds)
         run = Run(run_id, flow, lake, presence, source)
-    run.presence.opened(OpenRun(run_id, run.parent_run_id, flow, source, run.started_at.isoformat()))
     around.callback(run.presence.closed, run_id)
+    run.presence.opened(OpenRun(run_id, run.parent_run_id, flow, source, run.started_at.isoformat()))
     if parent is None:
-        run.presence.start()
         around.callback(run.presence.stop)
+        run.presence.start()
     return run
 
 
@@ -245,14 +247,19 @@ def _leave_artifacts(run: Run) -> None:
 
 def _record(run: Run, status: str, error: str | None) -> None:
     """Write the run's row, then the catalogue; the workspace is of no more use."""
-    part = run.lake.runs.write_part(run.row(status, error), run.run_id)
-    run.lake.runs.commit([part], application_id=f"run-{run.run_id}")
+    _commit_rows(run.lake, run.row(status, error), f"run-{run.run_id}")
     if run.parent_run_id is None:  # readers see a whole night at once, not its parts
         write_catalogue(run.lake)
     try:
         workspace.clear(run.lake.store, run.run_id)
     except LakeError as failure:
         logger.warning("the run's workspace was left behind: %s", failure)
+
+
+def _commit_rows(lake: Lake, rows: pa.Table, name: str) -> None:
+    """Commit the rows once under this name; whoever comes second overwrites nothing of what is committed."""
+    part = lake.runs.write_part(rows, f"{name}-{uuid.uuid4().hex[:8]}")
+    lake.runs.commit([part], application_id=name)
 
 
 def _record_failure(run: Run, error: BaseException) -> None:
@@ -275,9 +282,10 @@ def _record_dead_runs(run: Run) -> None:
     try:
         dead = dead_runs(run.presence)
         for writer, last_seen in dead:
+            if not writer.open_runs:
+                continue
             rows = pa.Table.from_pylist([_crashed(each, writer, last_seen) for each in writer.open_runs], schema=RUNS)
-            name = f"crashed-{writer.run_id}"
-            run.lake.runs.commit([run.lake.runs.write_part(rows, name)], application_id=name)
+            _commit_rows(run.lake, rows, f"crashed-{writer.run_id}")
             on_prefect.log("%s (run %s) crashed", writer, writer.run_id)
         forget(run.lake.store, [writer for writer, _ in dead])
     except LakeError as failure:
@@ -290,7 +298,7 @@ def _crashed(dead: OpenRun, writer: Writer, last_seen: datetime) -> dict[str, An
         "parent_run_id": dead.parent_run_id,
         "flow": dead.flow,
         "status": "crashed",
-        "error": f"process {writer.pid} on {writer.host} ended without a word",
+        "error": f"no sign of life of process {writer.pid} on {writer.host} any more",
         "started_at": datetime.fromisoformat(dead.started_at),
         "finished_at": last_seen,
         "source": dead.source,

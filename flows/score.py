@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from flows.on_prefect import stated
 from flows.parameters import ScoreParameters
 from flows.running import each, running, threads
+from tasks.device_lock import device_lock
 from tasks.models import require_model
 from tasks.score import ScoredShard, ScorePlan, commit_scores, plan_scoring, score_shard
 from tasks.stage_times import StageTime, merged
@@ -43,7 +44,7 @@ def score_catalogue(parameters: ScoreParameters = ScoreParameters()) -> ScoreSum
         run.lake.models.require(version)
         with run.stage("find unscored pictures"):
             plan = plan_scoring(run.lake, version, run.run_id, config)
-        with run.stage("score", plan.to_score) as stage:
+        with run.stage("score", plan.to_score) as stage, device_lock(config.device_lock if plan.shards else None):
             shards = each(
                 plan.shards,
                 lambda shard: score_shard.submit(run.lake, version, run.run_id, shard, config, plan.to_score),

@@ -76,7 +76,7 @@ class Settings(BaseSettings):
     masked_share: float = Field(0.2, ge=0, le=1)
 
     wait_hours: float = Field(6, ge=0)
-    lease_seconds: float = Field(LEASE_SECONDS, ge=1)
+    lease_seconds: float = Field(LEASE_SECONDS, ge=10)
 
     keep_versions: int = Field(5, ge=1)
     keep_days: float = Field(30, ge=0)

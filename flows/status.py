@@ -6,6 +6,7 @@ from typing import Any
 
 from lake import catalogue
 from lake.lake import Lake
+from lake.lease import held_by, is_at_work
 
 LAST_RUN = """
     SELECT flow, status, error, started_at, finished_at, listed, unchanged, ingested, rejected, failed, deleted,
@@ -36,6 +37,7 @@ def read_status(lake: Lake) -> dict[str, Any]:
         "serving_model": serving.model_version,
         "serving_index": serving.index_version,
         "polarity": _polarity(lake, serving.model_version),
+        "writing": _writing(lake),
         "last_run": last_run,
     }
 
@@ -45,6 +47,11 @@ def _polarity(lake: Lake, version: int | None) -> str:
         return "no model yet"
     trained = lake.models.manifest(version).properties["trained"]
     return "trained" if trained else "untrained: the scores say nothing until a trained model is promoted"
+
+
+def _writing(lake: Lake) -> str:
+    writer = held_by(lake.store)
+    return str(writer) if writer is not None and is_at_work(lake.store, writer) else "nobody"
 
 
 def _one(sql: Any, query: str) -> dict[str, Any] | None:

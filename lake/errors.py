@@ -61,6 +61,6 @@ class CorruptFile(LakeError):
 def lost(uri: str, epoch: int) -> LeaseLost:
     """The error of a run whose lease another has."""
     return LeaseLost(
-        f"another run took over the writing of {uri} (epoch {epoch}) because this one gave no sign of life; nothing "
-        "of this run was committed since, run it again"
+        f"another run took over the writing of {uri} (epoch {epoch}), for this one gave no sign of life for too long: "
+        "it commits nothing more, run it again"
     )

@@ -1,11 +1,12 @@
 """One writer at a time: a lease on the lake, made of put-if-absent alone.
 
     lease/000000000012.json      epoch 12: which run writes, what it does and since when
-    lease/000000000012.released  that run is done
+    lease/000000000012.released  that run is done, and has no commit on its way any more
+    lease/000000000012.ended     that run failed; a commit of its may still be on its way
     running/RUN.json             a sign of life, overwritten every few seconds while the run lives
 
-Who wants to write creates the next epoch. It may where the newest one is released, or where its run is dead: its sign
-of life has grown old by the store's own clock, or its process is gone from this machine.
+Who wants to write creates the next epoch. It may where the newest one's run has ended or is dead: its sign of life has
+grown old by the store's own clock and stays as it is, or its process is gone from this machine.
 
 A run that was only paused may wake up and go on. So whoever takes over from a run that did not release writes its
 epoch into each log that a commit goes through, and a commit under an older epoch is refused by that log itself.
@@ -29,17 +30,17 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from lake.errors import LakeBusy, LakeError, ObjectExists, ObjectNotFound, lost
+from lake.errors import LakeBusy, LakeError, ObjectExists, ObjectNotFound, StoreUnavailable, lost
 from lake.lake import Lake
 from lake.store import Store
 
 logger = logging.getLogger(__name__)
 
-LEASE_SECONDS = 90.0  # after its last sign of life a run counts as dead; with the next try, within two minutes
+LEASE_SECONDS = 75.0  # a sign of life is old after so long; with the wait to make sure, a dead run holds for 105 s
 BEATS = 6  # signs of life in that time
 POLL_SECONDS = 5.0  # between two tries of a run that waits
 EPOCHS_KEPT = 10
-_EPOCH = re.compile(r"lease/(\d{12})\.(json|released)$")
+_EPOCH = re.compile(r"lease/(\d{12})\.(json|released|ended)$")
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,8 @@ class Writer:
     def from_json(cls, data: bytes) -> Writer:
         """What `to_json` wrote."""
         body = json.loads(data)
-        return cls(**body | {"open_runs": tuple(OpenRun(**run) for run in body["open_runs"])})
+        known = {name: value for name, value in body.items() if name in cls.__dataclass_fields__}
+        return cls(**known | {"open_runs": tuple(OpenRun(**run) for run in body["open_runs"])})
 
     def to_json(self) -> bytes:
         """As an object of the lake."""
@@ -84,7 +86,14 @@ class Writer:
         """Whether it ran on this very machine and its process has ended."""
         if self.process is None or self.process.rsplit("/", 1)[0] != _machine():
             return False
-        return _process(self.pid) != self.process
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:  # another user's: there it is
+            pass
+        now = _process(self.pid)  # None where another user's processes are hidden from this one
+        return now is not None and now != self.process
 
 
 class Presence:
@@ -129,7 +138,7 @@ class Presence:
         """A flow run of this process has begun: should the process die, a later run writes its row."""
         self._runs[run.run_id] = run
         if self._thread.ident is not None:
-            self.beat()
+            self._try_to_beat()
 
     def closed(self, run_id: str) -> None:
         """A flow run has left its row itself."""
@@ -140,10 +149,13 @@ class Presence:
 
     def _keep_beating(self) -> None:
         while not self._stopped.wait(self._writer.lease_seconds / BEATS):
-            try:
-                self.beat()
-            except LakeError as error:
-                logger.warning("no sign of life could be given: %s", error)
+            self._try_to_beat()
+
+    def _try_to_beat(self) -> None:
+        try:
+            self.beat()
+        except Exception as error:  # whatever it is, the next may succeed, and a commit is refused if it has to be
+            logger.warning("no sign of life could be given: %s", error)
 
 
 @dataclass(frozen=True)
@@ -160,9 +172,12 @@ class Lease:
         if newest > self.epoch:
             raise lost(self.lake.uri, newest)
 
-    def release(self) -> None:
-        """Let the next one write."""
-        self.lake.store.put(f"lease/{self.epoch:012d}.released", b"")
+    def release(self, *, failed: bool = False) -> None:
+        """Let the next one write. A run that `failed` may have a commit on its way, which the next one has refused."""
+        try:
+            self.lake.store.put(f"lease/{self.epoch:012d}.{'ended' if failed else 'released'}", b"")
+        except LakeError as error:
+            logger.warning("the lease could not be released, it runs out by itself: %s", error)
 
 
 def acquire(
@@ -173,39 +188,89 @@ def acquire(
     `on_wait` is told who holds it, at each try that fails. Raises LakeBusy where it is still held after `wait`.
     """
     until = time.monotonic() + wait / timedelta(seconds=1)
+    watch = _Watch(presence)
     while True:
-        holder = _holder(lake.store)
-        if holder is None or holder[1] is None or not _lives(holder[1], presence):
-            lease = _claim(lake, presence, holder)
-            if lease is not None:
-                return lease
-            continue
-        if time.monotonic() >= until:
-            waited = f", waited {wait / timedelta(minutes=1):.0f} minutes" if wait else ""
-            raise LakeBusy(f"{lake.uri} is being written by {holder[1]}{waited}: run this again when that is done")
-        if on_wait is not None:
-            on_wait(holder[1])
-        time.sleep(min(POLL_SECONDS, presence.writer.lease_seconds / BEATS))
+        pause = POLL_SECONDS
+        try:
+            last = _last(lake.store)
+            if last is None or last.has_ended or watch.is_dead(last.writer):
+                lease = _claim(lake, presence, last)
+                if lease is not None:
+                    return lease
+                continue
+        except StoreUnavailable as error:
+            if not wait or time.monotonic() >= until:
+                raise
+            logger.warning("waiting on: %s", error)
+        else:
+            if time.monotonic() >= until and not watch.suspects(last.writer):
+                waited = f", waited {wait / timedelta(minutes=1):.0f} minutes" if wait else ""
+                raise LakeBusy(
+                    f"{lake.uri} is being written by {last.writer}{waited}: run this again when that is done"
+                )
+            if on_wait is not None:
+                on_wait(last.writer)
+            pause = min(pause, last.writer.lease_seconds / BEATS)
+        time.sleep(pause)
+
+
+class _Watch:
+    """Whether the holder of the lease lives, as one that waits for it finds out.
+
+    A sign of life that looks old, or is missing, has to stay so for as long as its run takes for two more: a clock may
+    have jumped, and a machine that slept has just woken up.
+    """
+
+    def __init__(self, presence: Presence) -> None:
+        self._presence = presence
+        self._suspect: tuple[str, datetime | None] | None = None
+        self._since = 0.0
+
+    def is_dead(self, writer: Writer) -> bool:
+        if writer.process_is_gone:
+            return True
+        seen = _last_seen(self._presence)
+        at, now = seen.get(writer.run_id), seen.get(self._presence.writer.run_id)
+        if at is not None and (now is None or not _is_old(writer, at, now)):
+            self._suspect = None
+            return False
+        if self._suspect != (writer.run_id, at):
+            self._suspect, self._since = (writer.run_id, at), time.monotonic()
+        return time.monotonic() - self._since > 2 * writer.lease_seconds / BEATS
+
+    def suspects(self, writer: Writer) -> bool:
+        return self._suspect is not None and self._suspect[0] == writer.run_id
 
 
 @contextmanager
 def leased(lake: Lake, what: str) -> Iterator[Lake]:
     """The lake to write to while the block runs, for a program that is no flow run. Raises LakeBusy."""
     presence = Presence(lake.store, uuid.uuid4().hex, what)
-    presence.start()
     try:
-        lease = acquire(lake, presence)
+        presence.start()
+        lease, failed = acquire(lake, presence), True
         try:
             yield lease.lake
+            failed = False
         finally:
-            lease.release()
+            lease.release(failed=failed)
     finally:
         presence.stop()
 
 
-def _claim(lake: Lake, presence: Presence, holder: tuple[int, Writer | None] | None) -> Lease | None:
+@dataclass(frozen=True)
+class _Epoch:
+    """The newest epoch, whose it is and how it ended."""
+
+    number: int
+    writer: Writer
+    released: bool
+    has_ended: bool
+
+
+def _claim(lake: Lake, presence: Presence, last: _Epoch | None) -> Lease | None:
     """The next epoch; None where another run was quicker."""
-    epoch, released = (1, True) if holder is None else (holder[0] + 1, holder[1] is None)
+    epoch = 1 if last is None else last.number + 1
     path, body = f"lease/{epoch:012d}.json", presence.writer.to_json()
     try:
         lake.store.put_new(path, body)
@@ -214,29 +279,34 @@ def _claim(lake: Lake, presence: Presence, holder: tuple[int, Writer | None] | N
             return None
     lease = Lease(lake.under(epoch), epoch)
     lease.check()  # a claim that slept so long that later epochs came and this one's number was cleared away
-    if not released:
+    if last is not None and not last.released:
         lease.lake.fence()
-        logger.info("epoch %d: taken over from a run that did not end", epoch)
+        logger.info("epoch %d: taken over from %s, which did not end well", epoch, last.writer)
     old = [path for number, paths in _epochs(lake.store).items() if number <= epoch - EPOCHS_KEPT for path in paths]
     lake.store.delete(old)
     return lease
 
 
-def _holder(store: Store) -> tuple[int, Writer | None] | None:
-    """The newest epoch and who holds it, None where it is released; None where nobody ever wrote."""
+def _last(store: Store) -> _Epoch | None:
+    """The newest epoch; None where nobody ever wrote."""
     epochs = _epochs(store)
     if not epochs:
         return None
-    newest = max(epochs)
-    if any(path.endswith(".released") for path in epochs[newest]):
-        return newest, None
-    return newest, Writer.from_json(store.get(f"lease/{newest:012d}.json"))
+    number = max(epochs)
+    ends = {path.rpartition(".")[2] for path in epochs[number]} - {"json"}
+    writer = Writer.from_json(store.get(f"lease/{number:012d}.json"))
+    return _Epoch(number, writer, "released" in ends, bool(ends))
 
 
 def held_by(store: Store) -> Writer | None:
     """Which run holds the lease, whether it still lives or not; None where it is free."""
-    holder = _holder(store)
-    return None if holder is None else holder[1]
+    last = _last(store)
+    return None if last is None or last.has_ended else last.writer
+
+
+def is_at_work(store: Store, writer: Writer) -> bool:
+    """Whether nothing speaks of the run's death: its sign of life is there, its process is not known to be gone."""
+    return not writer.process_is_gone and store.exists(_presence(writer.run_id))
 
 
 def _epochs(store: Store) -> dict[int, list[str]]:
@@ -250,13 +320,14 @@ def _epochs(store: Store) -> dict[int, list[str]]:
 def dead_runs(presence: Presence) -> list[tuple[Writer, datetime]]:
     """The runs that gave signs of life and give none any more, each with the time of its last."""
     seen = _last_seen(presence)
+    now = seen.get(presence.writer.run_id, datetime.min.replace(tzinfo=UTC))  # unknown: nobody counts as dead
     dead = []
     for run_id, at in seen.items():
         try:
             writer = Writer.from_json(presence.store.get(_presence(run_id)))
         except (ObjectNotFound, ValueError, TypeError):  # it has just ended, or is none of ours
             continue
-        if run_id != presence.writer.run_id and _is_dead(writer, at, seen[presence.writer.run_id]):
+        if run_id != presence.writer.run_id and (writer.process_is_gone or _is_old(writer, at, now)):
             dead.append((writer, at))
     return dead
 
@@ -266,14 +337,8 @@ def forget(store: Store, writers: Sequence[Writer]) -> None:
     store.delete([_presence(writer.run_id) for writer in writers])
 
 
-def _lives(writer: Writer, presence: Presence) -> bool:
-    seen = _last_seen(presence)
-    at = seen.get(writer.run_id)
-    return at is not None and not _is_dead(writer, at, seen[presence.writer.run_id])
-
-
-def _is_dead(writer: Writer, last_seen: datetime, now: datetime) -> bool:
-    return writer.process_is_gone or now - last_seen > timedelta(seconds=writer.lease_seconds)
+def _is_old(writer: Writer, last_seen: datetime, now: datetime) -> bool:
+    return now - last_seen > timedelta(seconds=writer.lease_seconds)
 
 
 def _last_seen(presence: Presence) -> dict[str, datetime]:

@@ -23,6 +23,7 @@ from lake.errors import LakeError, StoreUnavailable, lost
 from lake.store import ObjectInfo, Store
 
 WRITER = "vitrine-writer"  # a Delta application id: its version is the epoch of the lease on the lake
+FENCE_ATTEMPTS = 5  # who is to be fenced off commits once or twice meanwhile
 COMMIT_RETRIES = 100  # appends never conflict; delta-rs's own 15 were not enough for eight writers on S3
 UTC_TIME = pa.timestamp("us", tz="UTC")
 
@@ -174,14 +175,18 @@ class Table:
         """Have the table refuse commits under an older epoch. Raises StoreUnavailable."""
         from deltalake.exceptions import DeltaError
 
-        try:
-            table = self._open_or_create()
-            if (table.transaction_version(WRITER) or 0) < self.epoch:
-                self._append(table, [], {})
-        except DeltaError as error:
-            raise StoreUnavailable(f"the {self.name} table could not be fenced: {error}") from error
-        except OSError as error:
-            raise LakeError(f"the {self.name} table can't be written: {error}") from error
+        for attempt in range(FENCE_ATTEMPTS):
+            try:
+                table = self._open_or_create()
+                if (table.transaction_version(WRITER) or 0) < self.epoch:
+                    self._append(table, [], {})
+            except DeltaError as error:  # the run to be fenced off has just committed: it came before, and counts
+                if attempt == FENCE_ATTEMPTS - 1:
+                    raise StoreUnavailable(f"the {self.name} table could not be fenced: {error}") from error
+            except OSError as error:
+                raise LakeError(f"the {self.name} table can't be written: {error}") from error
+            else:
+                return
 
     def _append(self, table: Any, parts: list[Part], transactions: dict[str, int]) -> None:
         """One commit. delta-rs refuses it where another commit of WRITER's has come since the table was opened."""

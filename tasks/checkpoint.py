@@ -35,7 +35,3 @@ class LakeCheckpoint:
             self._store.put(self.path, data)
         except StoreUnavailable as error:
             logger.warning("a checkpoint was not saved: %s", error)
-
-    def clear(self) -> None:
-        """The training is done."""
-        self._store.delete([self.path])

@@ -38,6 +38,7 @@ class Candidate:
     incumbent: Evaluation | None  # on the same pictures; None where there is no trained incumbent
     decision: Decision
     newest: Entry | None  # of the model log, when training began
+    checkpoint: str  # kept until the decision is recorded: a run that can't record it loses no training
 
 
 @unit
@@ -61,7 +62,6 @@ def train_candidate(
     decision = _decide(prepared.trial, measured, against, policy, force_reason)
     properties = _properties(prepared, request, measured, decision) | {"processes": distributed.world_size}
     version = _write(lake, model, prepared, measured, against, decision, properties)
-    checkpoint.clear()
     return Candidate(
         version=version,
         trained_on=len(prepared.training_side),
@@ -69,6 +69,7 @@ def train_candidate(
         incumbent=None if against is None else against.evaluation,
         decision=decision,
         newest=newest,
+        checkpoint=checkpoint.path,
     )
 
 
@@ -152,6 +153,7 @@ def record_decision(lake: Lake, candidate: Candidate) -> None:
     lake.models.append(
         action, candidate.version, based_on=candidate.newest, reason="; ".join(candidate.decision.reasons)
     )
+    lake.store.delete([candidate.checkpoint])
 
 
 def _decide(

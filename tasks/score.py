@@ -18,7 +18,6 @@ from lake import catalogue
 from lake.lake import Lake
 from lake.tables import Part
 from tasks import progress
-from tasks.device_lock import device_lock
 from tasks.errors import CountsDisagree
 from tasks.located_rows import opener
 from tasks.models import predictor, usable_devices
@@ -114,14 +113,13 @@ def score_shard(
     from model.predict import Predictions
 
     rows = read_shard(lake.store, shard)
-    with device_lock(config.device_lock):
-        scorer, load_s = _resident_scorer(lake, model_version, shard.number, config)
-        watches = scorer.watches()
-        jpegs = read_pixels(rows, opener(lake.store), watches.read)
-        predictions = []
-        for some in scorer.score(jpegs, watches, pictures=rows.num_rows, of=of or rows.num_rows):
-            predictions.append(some)
-            progress.advance(len(some.polarity))
+    scorer, load_s = _resident_scorer(lake, model_version, shard.number, config)
+    watches = scorer.watches()
+    jpegs = read_pixels(rows, opener(lake.store), watches.read)
+    predictions = []
+    for some in scorer.score(jpegs, watches, pictures=rows.num_rows, of=of or rows.num_rows):
+        predictions.append(some)
+        progress.advance(len(some.polarity))
     with watches.write.busy():
         table = score_rows(rows, Predictions.concatenate(predictions))
         part = lake.scores.write_part(

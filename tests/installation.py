@@ -97,8 +97,14 @@ class Installation:
 
     def request(self, method: str, path: str, body: object = None) -> Any:
         """What the server's API answers."""
-        answer = httpx.request(method, f"{self.url}/api{path}", json=body, timeout=60, trust_env=False)
-        return answer.raise_for_status().json() if answer.raise_for_status().content else None
+        deadline = time.monotonic() + SECONDS
+        while True:
+            answer = httpx.request(method, f"{self.url}/api{path}", json=body, timeout=60, trust_env=False)
+            # SQLite is locked for a moment: Prefect's own clients ask again, too.
+            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
+                answer.raise_for_status()
+                return answer.json() if answer.content else None
+            time.sleep(0.5)
 
     def get(self, path: str) -> Any:
         return self.request("GET", path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import threading
@@ -22,15 +23,27 @@ def is_free(path: Path) -> bool:
         return False
 
 
-def test_overlapping_units_hold_one_lock_between_them(tmp_path: Path) -> None:
+def test_the_lock_is_held_while_the_device_is_used(tmp_path: Path) -> None:
     path = tmp_path / "gpu.lock"
-    first, second = device_lock(path), device_lock(path)
-    first.__enter__()
-    second.__enter__()
-    first.__exit__(None, None, None)
-    assert not is_free(path)
-    second.__exit__(None, None, None)
+    with device_lock(path):
+        assert not is_free(path)
     assert is_free(path)
+
+
+def test_ctrl_c_ends_the_wait_for_a_device(tmp_path: Path) -> None:
+    waiting = (
+        "import logging, sys; from pathlib import Path; from tasks.device_lock import device_lock\n"
+        "logging.basicConfig(level='INFO', stream=sys.stdout, format='%(message)s')\n"
+        "with device_lock(Path(sys.argv[1])):\n    pass"
+    )
+    path = tmp_path / "gpu.lock"
+    with (
+        device_lock(path),
+        subprocess.Popen([sys.executable, "-c", waiting, str(path)], stdout=subprocess.PIPE, text=True) as other,
+    ):
+        assert other.stdout is not None and other.stdout.readline().startswith("waiting for the device: another ")
+        other.send_signal(signal.SIGINT)
+        assert other.wait(60) != 0
 
 
 def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:

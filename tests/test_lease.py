@@ -18,7 +18,7 @@ import pyarrow as pa
 import pytest
 
 from lake import catalogue, lease
-from lake.errors import LakeBusy, LeaseLost
+from lake.errors import LakeBusy, LeaseLost, StoreUnavailable
 from lake.lake import Lake, open_lake
 from lake.lease import Lease, OpenRun, Presence, Writer, acquire, dead_runs, forget, held_by, leased
 from lake.tables import IMAGES, SCORES, Table
@@ -161,6 +161,78 @@ def test_a_run_that_was_paused_in_the_middle_of_its_commit_changes_nothing(
     with pytest.raises(LeaseLost):
         table.commit([part], application_id="first")
     assert lake_rows(lake, name) == []
+
+
+@pytest.mark.parametrize("name", ["images", "scores"])
+def test_a_commit_that_comes_just_before_the_fence_counts(
+    lake: Lake, runs: ExitStack, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    table: Table = getattr(acquire(lake, paused(lake, "first")).lake, name)
+    part, append = row(table, "first"), Table._append
+
+    def quicker(self: Table, delta: Any, parts: Any, transactions: Any) -> None:
+        if self.name == name and not parts:
+            monkeypatch.setattr(Table, "_append", append)
+            assert table.commit([part], application_id="first")
+        append(self, delta, parts, transactions)
+
+    monkeypatch.setattr(Table, "_append", quicker)
+    take_over(runs, lake)
+    assert lake_rows(lake, name) == ["first"]
+    with pytest.raises(LeaseLost):
+        table.commit([row(table, "late")], application_id="late")
+
+
+def test_after_a_run_that_failed_what_it_still_had_on_its_way_is_refused(lake: Lake, runs: ExitStack) -> None:
+    failed: list[Lake] = []
+    with pytest.raises(RuntimeError), leased(lake, "first") as writable:
+        failed.append(writable)
+        raise RuntimeError("no answer to a commit")
+    acquire(lake, alive(runs, lake, "second"))  # at once: the first one has ended
+    with pytest.raises(LeaseLost):
+        failed[0].images.commit([row(lake.images, "late")], application_id="late")
+
+
+def test_a_store_that_does_not_answer_for_a_while_ends_no_waiting(
+    lake: Lake, runs: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = acquire(lake, alive(runs, lake, "first"))
+    second, names = alive(runs, lake, "second"), lake.store.names
+
+    def away(_prefix: str) -> list[str]:
+        monkeypatch.setattr(lake.store, "names", names)
+        first.release()
+        raise StoreUnavailable("it did not answer")
+
+    monkeypatch.setattr(lake.store, "names", away)
+    assert acquire(lake, second, wait=PATIENTLY).epoch == 2
+    monkeypatch.setattr(lake.store, "names", away)
+    with pytest.raises(StoreUnavailable):
+        acquire(lake, second)
+
+
+def test_a_missing_sign_of_life_has_to_stay_missing(lake: Lake, runs: ExitStack) -> None:
+    first = Presence(lake.store, "first", "night", lease_seconds=3)
+    first._writer = replace(first._writer, process=None)
+    first.start()
+    runs.callback(first.stop)
+    held = acquire(lake, first)
+    forget(lake.store, [first.writer])  # as by one that took it for dead; it is given again within half a second
+    with pytest.raises(LakeBusy):
+        acquire(lake, alive(runs, lake, "second"))
+    held.check()
+
+
+def test_a_process_of_another_user_is_there(lake: Lake, runs: ExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
+    acquire(lake, alive(runs, lake, "first"))
+
+    def of_another(_pid: int, _signal: int) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr("os.kill", of_another)
+    monkeypatch.setattr(lease, "_process", lambda _pid: None)  # and its entry in /proc is hidden
+    with pytest.raises(LakeBusy):
+        acquire(lake, alive(runs, lake, "second"))
 
 
 def test_what_was_committed_before_the_takeover_stays(lake: Lake, runs: ExitStack) -> None:

@@ -11,18 +11,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+from deltalake import DeltaTable
 from PIL import Image
 
 from flows import rebuild
 from flows.nightly import NightSummary, nightly
-from flows.parameters import IngestParameters, NightlyParameters, RebuildParameters, ScoreParameters
+from flows.parameters import IngestParameters, NightlyParameters, RebuildParameters, RetrainParameters, ScoreParameters
+from flows.retrain import retrain_model
 from flows.search import search_by_key, search_by_picture
 from index.errors import UnknownKey
 from lake import catalogue
-from lake.errors import LakeError
+from lake.errors import LakeBusy, LakeError
 from lake.lake import Lake, open_lake
+from lake.lease import leased
 from lake.rollback import roll_back
 from lake.store import open_store
+from tasks.draw_catalogue import draw_catalogue, write_labels
 from tasks.models import ModelChoice, init_model, predictor
 from tasks.pictures import prepare, read_picture
 
@@ -353,6 +357,42 @@ def _decodes(data: bytes) -> bool:
     except OSError:
         return False
     return True
+
+
+def test_a_night_whose_last_word_fails_leaves_its_row_as_it_was_written(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop.put("a/0.jpg", picture(0))
+
+    def fails(_lake: Lake) -> None:
+        raise LakeError("the disk is full: make room")
+
+    monkeypatch.setattr("flows.running.write_catalogue", fails)
+    with pytest.raises(LakeError, match="make room"):
+        shop.night()
+    monkeypatch.undo()
+    shop.night()
+    found = shop.sql("SELECT status FROM runs WHERE flow = 'nightly' ORDER BY started_at")
+    assert found == [("completed",), ("completed",)]
+    assert DeltaTable(shop.lake.runs.store.url("runs")).to_pyarrow_table().num_rows == 8
+
+
+def test_a_retraining_that_waits_in_vain_leaves_a_row_and_can_be_run_again(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = draw_catalogue(shop.cache / "drawn", products=12, views=2, size=64, broken=0)
+    for each in drawn:
+        shop.put(each.image_key, (shop.cache / "drawn" / each.image_key).read_bytes())
+    write_labels(shop.cache / "labels.csv", drawn)
+    shop.night()
+    asked = RetrainParameters(lake=shop.lake_uri, labels=str(shop.cache / "labels.csv"), epochs=2, force="a test")
+    monkeypatch.setenv("VITRINE_WAIT_HOURS", "0")
+    with leased(shop.lake, "another night"), pytest.raises(LakeBusy, match="being written by another night"):
+        retrain_model(asked)
+    assert shop.sql("SELECT status FROM runs WHERE flow = 'retrain-model'") == [("failed",)]
+    assert retrain_model(asked).promoted
+    assert shop.lake.store.names("checkpoints") == []
+    assert shop.lake.serving().model_version == shop.lake.models.current() == 3
 
 
 @pytest.mark.parametrize("when", ["plan_index", "publish_index"])
