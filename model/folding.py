@@ -19,7 +19,8 @@ def fold_batchnorms(backbone: nn.Module) -> nn.Module:
     folded = copy.deepcopy(backbone).eval()
     for parent in list(folded.modules()):
         for (conv_name, conv), (norm_name, norm) in pairwise(list(parent.named_children())):
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            # Subclasses, such as timm's BatchNormAct2d, do more than BatchNorm does: they stay as they are.
+            if isinstance(conv, nn.Conv2d) and type(norm) is nn.BatchNorm2d:
                 setattr(parent, conv_name, fuse_conv_bn_eval(conv, norm))
                 setattr(parent, norm_name, nn.Identity())
     return folded

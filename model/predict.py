@@ -27,6 +27,7 @@ Answering = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 logger = logging.getLogger(__name__)
 
+LEAST_COSINE, MOST_APART = 0.99, 0.1  # of answers to noise: bfloat16's lie within, a wrong network's do not
 MOST_AT_ONCE = 512  # pictures: a GPU gains nothing from larger batches
 SHARE_OF_MEMORY = 0.5  # of what a GPU has free: batches overlap, and others may come
 
@@ -151,6 +152,7 @@ class Predictor:
         self.network = network.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         scoring = ScoringNetwork(self.network, preprocessing, self.dtype)
         self._scoring = scoring.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._check_answers(self._scoring, self._as_trained, "folded")
         self._compiled: Answering | None = None
         self._bucket = 0  # pictures that the compiled network takes at once
         self._most: int | None = None  # pictures that fitted into memory after more did not
@@ -203,7 +205,7 @@ class Predictor:
         """Compile for batches of so many pictures and of fewer, which are filled up. Takes a minute or more.
 
         Raises:
-            ModelError: torch could not compile; the network answers as before.
+            ModelError: torch could not compile, or what it made gives other answers; the network answers as before.
         """
         # Freezing lets the CPU's convolutions take in the activations and sums that follow them.
         options: dict[str, Any] = {"freezing": self.device.type == "cpu"}
@@ -213,7 +215,32 @@ class Predictor:
                 compiled(self._black(pictures))
         except Exception as error:  # a missing compiler, a full disk, a defect of the compiler: all end here
             raise ModelError(f"torch could not compile the network, set compile to never: {error}") from error
+        self._check_answers(compiled, self._scoring, "compiled", pictures)
         self._compiled, self._bucket = compiled, pictures
+
+    def _as_trained(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """What `ScoringNetwork` is to answer: the network itself, in float32."""
+        output = self.network(self.preprocessing.normalise(pixels))
+        intensities = output.intensities
+        scores = [probabilities(output)[:, POSITIVE], intensities[:, NEGATIVE], intensities[:, POSITIVE]]
+        return torch.stack(scores, dim=1), output.embedding
+
+    def _check_answers(self, made: Answering, expected: Answering, how: str, pictures: int = 2) -> None:
+        """Raise ModelError where a network that was made ready answers noise differently from what it was made from."""
+        random = torch.Generator().manual_seed(0)
+        noise = torch.randint(0, 256, self._black(pictures).shape, dtype=torch.uint8, generator=random)
+        pixels = self._black(pictures).copy_(noise)
+        with torch.inference_mode():
+            (scores, embedding), (true_scores, true_embedding) = made(pixels), expected(pixels)
+        if not bool(torch.isfinite(true_embedding).all() and torch.isfinite(true_scores).all()):
+            return  # damaged weights: the first prediction says so
+        cosine = float(torch.nn.functional.cosine_similarity(embedding, true_embedding).min())
+        apart = float((scores - true_scores).abs().max())
+        if not (cosine >= LEAST_COSINE and apart <= MOST_APART):
+            raise ModelError(
+                f"the {how} network gives other answers than the network itself: expected embeddings of a cosine of at "
+                f"least {LEAST_COSINE} and scores at most {MOST_APART} apart, found {cosine:.3f} and {apart:.3f}"
+            )
 
     def fitting_batch(self) -> int:
         """How many pictures to score at once: what keeps the device busy and fits into its memory."""

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from model.errors import ModelError
 from model.folding import fold_batchnorms
 from model.network import NetworkConfig, PolarityNetwork
 from model.precision import ScoringPrecision, scoring_dtype
@@ -126,3 +127,48 @@ def test_auto_takes_the_smallest_float_that_the_device_is_made_for(monkeypatch: 
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=able: found)
         assert scoring_dtype(cpu, "auto") == expected
     assert scoring_dtype(cuda, "float32") == torch.float32
+
+
+class NormThenRelu(nn.BatchNorm2d):
+    """A BatchNorm that holds the activation, as timm's does."""
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        return super().forward(maps).relu()
+
+
+class Extractor(nn.Module):
+    """A small feature extractor; `swapped`, it runs its convolutions in another order than it registers them."""
+
+    out_channels = 16
+
+    def __init__(self, norm: type[nn.BatchNorm2d], swapped: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.stem = nn.Conv2d(3, 16, 8, 8, bias=False)
+        self.first, self.norm, self.second = nn.Conv2d(16, 16, 3, padding=1), norm(16), nn.Conv2d(16, 16, 3, padding=1)
+        for affine in (self.norm.weight, self.norm.bias):
+            nn.init.uniform_(affine, -1, 1)
+        self.swapped = swapped
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        first, second = (self.second, self.first) if self.swapped else (self.first, self.second)
+        maps: torch.Tensor = second(self.norm(first(self.stem(pictures))))
+        return maps
+
+
+def over(extractor: nn.Module) -> PolarityNetwork:
+    return PolarityNetwork(NetworkConfig(channels=16, reduction=4), extractor).eval()
+
+
+@torch.no_grad()
+def test_a_norm_that_does_more_than_norming_is_kept(pictures: NDArray[np.uint8]) -> None:
+    network = over(Extractor(NormThenRelu))
+    found = Predictor(network, PREPROCESSING).predict(pictures[:8])
+    expected = network(PREPROCESSING.normalise(torch.from_numpy(pictures[:8])))
+    np.testing.assert_allclose(found.embedding, expected.embedding.numpy(), atol=1e-5)
+
+
+def test_a_network_that_folding_changes_is_an_error_rather_than_an_answer() -> None:
+    Predictor(over(Extractor(nn.BatchNorm2d)), PREPROCESSING)
+    with pytest.raises(ModelError, match="the folded network gives other answers than the network itself"):
+        Predictor(over(Extractor(nn.BatchNorm2d, swapped=True)), PREPROCESSING)
