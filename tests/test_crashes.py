@@ -75,6 +75,30 @@ def test_a_night_goes_on_when_its_worker_is_killed(shop: Installation) -> None:
     shop.start("worker")
 
 
+def test_a_night_outlives_its_server_for_a_while(shop: Installation) -> None:
+    change_every_picture(shop)
+    night = shop.run("nightly")
+    in_the_middle(shop)
+    shop.kill("server")
+    seen = len(shop.lake.store.names("scores")) + len(shop.lake.store.names("images"))
+    shop.wait_until(lambda: len(shop.lake.store.names("scores")) + len(shop.lake.store.names("images")) > seen, "work")
+    shop.start("server")
+    shop.wait_for_state(night, "Completed", "Failed", "Crashed")
+    assert shop.state(night) == "Completed", shop.message(night)
+    check(shop)
+
+
+def test_a_waiting_night_can_be_cancelled(shop: Installation) -> None:
+    with leased(shop.lake, "another night"):
+        night = shop.run("nightly")
+        shop.wait_for_state(night, "Waiting")
+        assert shop.message(night).startswith("waiting for another night since 20")
+        shop.prefect("flow-run", "cancel", night)
+        shop.wait_for_state(night, "Cancelled")
+    shop.wait_until(lambda: not shop.lake.store.names("running"), "end of the cancelled night")
+    complete_night(shop)
+
+
 def test_a_second_night_waits_for_the_first_and_does_no_work_twice(shop: Installation) -> None:
     change_every_picture(shop)
     first = shop.run("nightly")
