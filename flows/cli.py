@@ -117,8 +117,21 @@ RecallOption = Annotated[
 ]
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"vitrine {version('vitrine')}")  # noqa: T201 (the output of the command)
+        raise typer.Exit
+
+
 @app.callback()
-def options(verbose: VerboseOption = False) -> None:
+def options(
+    verbose: VerboseOption = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
     """Scores and indexes a shop's product pictures: how they feel, and which ones look alike."""
     _state["verbose"] = verbose
     level = logging.INFO if verbose else logging.WARNING

@@ -169,7 +169,7 @@ def histories(draw: st.DrawFn) -> History:
     return History(draw(st.permutations(images)), draw(st.permutations(scores)))
 
 
-@settings(max_examples=15, deadline=None, derandomize=True)
+@settings(max_examples=15, derandomize=True)
 @given(histories(), st.integers(1, 2))
 def test_every_view_and_macro_says_what_a_slow_reading_says(history: History, serving: int) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -739,3 +739,12 @@ def test_a_night_prints_one_json_document_and_a_refused_one_a_line(
     assert run("versions", "indexes", "--lake", small.uri, "--json") == before
     found = json.loads(run("status", "--lake", small.uri, "--json").out)
     assert (found["pictures"], found["last_run"]["status"]) == (12, "failed")
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    from importlib.metadata import version
+
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli", "--version"], capture_output=True, text=True, timeout=100, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"vitrine {version('vitrine')}\n", "")

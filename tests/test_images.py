@@ -559,13 +559,13 @@ def decodes_or_refuses(data: bytes) -> None:
 
 
 @given(st.binary(max_size=200), st.sampled_from([b"", *(data[:n] for data in VALID for n in (4, 16, 60))]))
-@settings(max_examples=300, deadline=None, derandomize=True)
+@settings(max_examples=300, derandomize=True)
 def test_random_bytes_never_raise_anything_else(tail: bytes, head: bytes) -> None:
     decodes_or_refuses(head + tail)
 
 
 @given(st.data())
-@settings(max_examples=500, deadline=None, derandomize=True)
+@settings(max_examples=500, derandomize=True)
 def test_damaged_pictures_never_raise_anything_else(draw: st.DataObject) -> None:
     data = bytearray(draw.draw(st.sampled_from(VALID)))
     for _ in range(draw.draw(st.integers(1, 4))):

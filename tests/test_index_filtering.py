@@ -57,7 +57,7 @@ def slowly(searcher: Searcher, query: int, k: int, wanted: Wanted) -> list[int]:
     return rows[:k]
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     sizes=st.lists(st.sampled_from([1, 2, 5, 40, 900]), min_size=1, max_size=4),
     share=st.sampled_from([None, 0.01, 0.3]),

@@ -145,7 +145,7 @@ def test_cutting_into_shards_changes_nothing(coded: Built, queries: Floats, tmp_
 
 
 @pytest.mark.parametrize("built", ["flat", "coded", "coded_8", "one_bit"])
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     share=st.sampled_from([0, 0.0005, 0.01, 0.2, 0.27, 0.6, 1]),
     seed=st.integers(0, 2**32),

@@ -182,4 +182,4 @@ class Index(RuleBasedStateMachine):
 
 
 TestIndex = Index.TestCase
-TestIndex.settings = settings(max_examples=10, stateful_step_count=15, deadline=None)
+TestIndex.settings = settings(max_examples=10, stateful_step_count=15)

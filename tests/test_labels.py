@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lake.lake import open_lake
@@ -167,7 +167,6 @@ def test_weights_are_float32_and_one_where_they_are_missing(weights: pa.Array) -
     assert found["weight"].to_pylist() == [0.5, 1.0, 2.0]
 
 
-@settings(deadline=None)
 @given(
     rows=st.lists(
         st.tuples(st.text(st.characters(codec="utf-8", exclude_characters="\x00\r\n"), min_size=1).filter(str.strip)),

@@ -56,7 +56,7 @@ class Bucket:
 names = st.text("ab./", min_size=1, max_size=4)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(keys=st.sets(st.builds(lambda *parts: "/".join(parts), names, names), max_size=120))
 def test_ranges_lose_no_key_and_repeat_none(keys: set[str]) -> None:
     assert sorted(Bucket(sorted(keys)).listed()) == sorted(keys)

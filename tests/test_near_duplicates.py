@@ -129,7 +129,7 @@ def pictures(draw: st.DrawFn) -> tuple[list[str], list[str], NDArray[np.uint8]]:
     return names, [f"sha{n}" for n in rng.integers(0, 3 * count, count)], hashes
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(pictures=pictures())
 def test_groups_are_the_connected_pictures(pictures: tuple[list[str], list[str], NDArray[np.uint8]]) -> None:
     names, sha256s, hashes = pictures

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.parallel import read_ahead
@@ -39,7 +39,6 @@ def ended(before: int, seconds: float = 10) -> bool:
     return threading.active_count() <= before
 
 
-@settings(deadline=None)
 @given(items=st.lists(st.integers()), ahead=st.integers(1, 6))
 def test_what_is_read_ahead_is_what_there_is_in_order(items: list[int], ahead: int) -> None:
     assert list(read_ahead(items, ahead)) == items
@@ -75,7 +74,6 @@ def test_a_consumer_that_stops_ends_the_reading() -> None:
 # in_tables
 
 
-@settings(deadline=None)
 @given(sizes=st.lists(st.integers(0, 30), max_size=12), rows=st.integers(1, 40))
 def test_regrouped_tables_are_the_concatenation_cut_at_every_so_many_rows(sizes: list[int], rows: int) -> None:
     batches, start = [], 0

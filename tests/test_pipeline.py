@@ -47,7 +47,7 @@ def ended(before: int, seconds: float = 10) -> bool:
     return threading.active_count() <= before
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     sizes=st.lists(st.integers(0, 40), max_size=40),
     fetchers=st.integers(1, 6),

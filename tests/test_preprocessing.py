@@ -20,7 +20,7 @@ def gradient(height: int, width: int) -> np.ndarray:
     return rgb
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     height=st.integers(1, 200),
     width=st.integers(1, 200),

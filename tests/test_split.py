@@ -17,7 +17,7 @@ def sides_of(found: Split) -> tuple[NDArray[np.int64], ...]:
     return found.train, found.validation, found.held_out
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     sizes=st.lists(st.integers(1, 6), min_size=24, max_size=60),
     share=st.sampled_from([0.1, 0.2, 0.25, 0.3, 0.5]),
@@ -52,7 +52,7 @@ def test_a_side_holds_its_share_of_each_class_within_the_band(share: float) -> N
             assert of_class == pytest.approx(wanted, abs=0.2 * wanted + one_group)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 1000), largest=st.integers(1, 6), positive=st.floats(0.3, 0.8))
 def test_held_out_products_stay_held_out_as_labels_arrive(seed: int, largest: int, positive: float) -> None:
     rng = np.random.default_rng(seed)
@@ -83,7 +83,7 @@ def test_positions_are_fixed_by_group_and_seed_on_every_machine() -> None:
     assert np.abs(spread - np.arange(1000) / 1000).max() < 0.05  # uniform, by Kolmogorov and Smirnov
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     labels=st.lists(st.integers(0, 1), min_size=10, max_size=24).filter(
         lambda found: 5 <= sum(found) <= len(found) - 5

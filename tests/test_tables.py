@@ -284,7 +284,7 @@ def slowly(value: float) -> float:
     return math.copysign(math.inf, value) if abs(chosen) >= 2.0**128 else chosen
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=200, derandomize=True)
 @given(st.floats(width=32, allow_nan=False))
 @example(1.0 + 2.0**-8)  # a tie, to the even 1.0
 @example(1.0 + 3 * 2.0**-8)  # a tie, up to the even 1 + 2⁻⁶

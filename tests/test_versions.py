@@ -136,7 +136,7 @@ class History(RuleBasedStateMachine):
 
 
 TestHistory = History.TestCase
-TestHistory.settings = settings(max_examples=40, stateful_step_count=25, deadline=None, derandomize=True)
+TestHistory.settings = settings(max_examples=40, stateful_step_count=25, derandomize=True)
 
 
 # Races and lost answers

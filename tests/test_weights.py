@@ -59,7 +59,7 @@ def test_missing_and_unexpected_names_are_refused_and_nothing_is_loaded() -> Non
     assert same(receiver, network(1))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(cut=st.integers(0, len(DUMPED) - 1))
 def test_a_file_cut_short_is_a_clear_error(cut: int) -> None:
     with pytest.raises(WeightsMismatch, match="expected a safetensors file"):
