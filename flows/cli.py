@@ -146,7 +146,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="Another seed, another shop.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """Draw a small shop, train a small network on part of it, run the night on all of it."""
+    """Draw a small shop, train on a part, run the night on all."""
     from flows.demo_directory import make_room
 
     make_room(directory)
@@ -226,7 +226,7 @@ def rebuild_index(
     lake: LakeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Publish an index of every live picture, where anything changed."""
+    """Publish an index of the live pictures, if any changed."""
     values = {
         "lake": lake,
         "model_version": model_version,
@@ -252,7 +252,7 @@ def nightly(
     lake: LakeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Ingest, score and index: what the schedule does every night."""
+    """Ingest, score and index, as the schedule does each night."""
     values = {
         "lake": lake,
         "source": source,
@@ -285,7 +285,7 @@ def init_model(
     lake: LakeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Register a first model without training, so that similarity search works at once."""
+    """Register a first, untrained model: search works at once."""
     from flows.settings import read_settings
     from flows.summaries import print_initial_model
     from tasks.models import ModelChoice, init_model
@@ -328,7 +328,7 @@ def retrain(
     lake: LakeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a candidate on labels, judge it, promote or refuse it.
+    """Train a candidate, judge it, promote or refuse it.
 
     Under torchrun its processes train together.
     """
@@ -415,7 +415,7 @@ def near_duplicates(
     lake: LakeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List groups of near-identical pictures in the published index."""
+    """List groups of near-identical pictures in the index."""
     if math.isnan(threshold):
         raise typer.BadParameter("--threshold: expected a cosine of 0 to 1, found nan")
     from flows.near_duplicates import find_near_duplicates
@@ -455,7 +455,7 @@ def sql(
 
 @app.command()
 def status(lake: LakeOption = None, as_json: JsonOption = False) -> None:
-    """What the lake holds, what is current, how the last run went."""
+    """What the lake holds, what serves, how the last run went."""
     from flows.status import read_status
     from flows.summaries import print_status
 
@@ -477,7 +477,7 @@ def versions(kind: Kind, lake: LakeOption = None, as_json: JsonOption = False) -
 
 @app.command()
 def rollback(kind: Kind, version: int, lake: LakeOption = None, as_json: JsonOption = False) -> None:
-    """Put an earlier model or index back, for search and SQL together."""
+    """Put an earlier model or index back, for every reader."""
     from flows.summaries import print_rolled_back
     from lake.catalogue import write_catalogue
     from lake.rollback import roll_back
@@ -501,7 +501,10 @@ def collect(
     lake: LakeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove old versions and what killed runs left behind; never what readers use."""
+    """Remove old versions and what killed runs left behind.
+
+    Never what readers use.
+    """
     from datetime import timedelta
 
     from flows.summaries import print_collected

@@ -748,3 +748,13 @@ def test_the_version_is_that_of_the_package() -> None:
         [sys.executable, "-m", "flows.cli", "--version"], capture_output=True, text=True, timeout=100, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, f"vitrine {version('vitrine')}\n", "")
+
+
+def test_the_list_of_commands_gives_each_sentence_whole_at_80_columns() -> None:
+    command = [sys.executable, "-m", "flows.cli", "--help"]
+    environment = os.environ | {"COLUMNS": "80"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=False)
+    listed = done.stdout.partition("Commands:\n")[2].splitlines()
+    assert len(listed) > 10
+    assert [line for line in listed if not line.endswith((".", ")."))] == []
+    assert [line for line in listed if line.endswith("...") or len(line) > 80] == []
