@@ -37,6 +37,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
         "VITRINE_LABELS": str(directory / "labels.csv"),
         "VITRINE_SHARD_PICTURES": "4",
         "VITRINE_MINIMUM_BALANCED_ACCURACY": "0",
+        "VITRINE_LEASE_SECONDS": "10",
     }
     with installed(directory, settings) as here:
         here.unschedule("nightly")
@@ -73,6 +74,23 @@ def test_a_night_goes_on_when_its_worker_is_killed(shop: Installation) -> None:
     shop.wait_for_state(night, "Completed")
     check(shop)
     shop.start("worker")
+
+
+def test_a_paused_night_that_wakes_up_after_the_next_took_over_changes_nothing(shop: Installation) -> None:
+    change_every_picture(shop)
+    first = shop.run("nightly")
+    writer = in_the_middle(shop)
+    os.kill(writer.pid, signal.SIGSTOP)
+    try:
+        complete_night(shop)
+        entries = shop.lake.models.entries(), shop.lake.indexes.entries()
+    finally:
+        os.kill(writer.pid, signal.SIGCONT)
+    shop.wait_for_state(first, "Failed", "Completed", "Crashed")
+    assert (shop.state(first), "another run took over" in shop.message(first)) == ("Failed", True)
+    assert statuses(shop, writer.run_id) == ["failed"]  # not crashed: it tells itself what became of it
+    assert (shop.lake.models.entries(), shop.lake.indexes.entries()) == entries
+    check(shop)
 
 
 def test_a_night_outlives_its_server_for_a_while(shop: Installation) -> None:
