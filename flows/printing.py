@@ -27,9 +27,8 @@ class _Stderr(io.TextIOBase):
 
     @property
     def _stream(self) -> TextIO:
-        stream: TextIO = getattr(
-            sys.stderr, "rich_proxied_file", sys.stderr
-        )  # while bars are shown rich stands before it
+        # While bars are shown, rich stands before it.
+        stream: TextIO = getattr(sys.stderr, "rich_proxied_file", sys.stderr)
         return stream
 
     def write(self, text: str) -> int:

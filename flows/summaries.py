@@ -36,10 +36,7 @@ def print_ingest(found: IngestSummary) -> None:
 
 def print_score(found: ScoreSummary) -> None:
     """The contents that a model scored."""
-    console.print(
-        f"score   {found.contents} different pictures: {found.already_scored} already scored, {found.scored} scored "
-        f"under model {found.model_version}"
-    )
+    console.print(f"score   {found}")
     if found.pictures_per_second is not None:
         busy = ", ".join(f"{spent.name} {spent.busy_s:.1f} s" for spent in found.times)
         console.print(f"        {found.pictures_per_second:.1f} pictures/s in {found.arithmetic}: {busy}")

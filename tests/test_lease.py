@@ -45,10 +45,16 @@ def alive(runs: ExitStack, lake: Lake, run_id: str) -> Presence:
     return presence
 
 
-def paused(lake: Lake, run_id: str) -> Presence:
-    """A run that gives one sign of life and no more, on a machine that we can't look into."""
-    presence = Presence(lake.store, run_id, f"night {run_id}", lease_seconds=PAUSED_SECONDS)
+def elsewhere(lake: Lake, run_id: str, lease_seconds: float) -> Presence:
+    """A run on a machine that we can't look into; it gives no sign of life yet."""
+    presence = Presence(lake.store, run_id, f"night {run_id}", lease_seconds=lease_seconds)
     presence._writer = replace(presence._writer, process=None)
+    return presence
+
+
+def paused(lake: Lake, run_id: str) -> Presence:
+    """A run elsewhere that gives one sign of life and no more."""
+    presence = elsewhere(lake, run_id, PAUSED_SECONDS)
     presence.beat()
     return presence
 
@@ -102,8 +108,7 @@ def test_a_run_without_signs_of_life_is_replaced(lake: Lake, runs: ExitStack) ->
 
 
 def test_a_run_that_gives_signs_of_life_is_never_replaced(lake: Lake, runs: ExitStack) -> None:
-    presence = Presence(lake.store, "first", "night", lease_seconds=2)
-    presence._writer = replace(presence._writer, process=None)
+    presence = elsewhere(lake, "first", 2)
     presence.start()
     runs.callback(presence.stop)
     first = acquire(lake, presence)
@@ -212,8 +217,7 @@ def test_a_store_that_does_not_answer_for_a_while_ends_no_waiting(
 
 
 def test_a_missing_sign_of_life_has_to_stay_missing(lake: Lake, runs: ExitStack) -> None:
-    first = Presence(lake.store, "first", "night", lease_seconds=3)
-    first._writer = replace(first._writer, process=None)
+    first = elsewhere(lake, "first", 3)
     first.start()
     runs.callback(first.stop)
     held = acquire(lake, first)
