@@ -50,7 +50,12 @@ class Distributed:
             return network
         if device.type == "cuda":
             nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
-        return DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
+        # DistributedDataParallel never lets go of its group. Were it the default one, gloo's threads would outlive
+        # `destroy_process_group` and could drop the last broadcast's tensor while the interpreter ends: SIGABRT.
+        own = dist.new_group()
+        return DistributedDataParallel(
+            network, device_ids=[device] if device.type == "cuda" else None, process_group=own
+        )
 
     def agree(self, data: bytes | None, device: torch.device) -> bytes | None:
         """Rank 0's data, everywhere."""
