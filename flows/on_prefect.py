@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast
 
 from prefect import Flow, flow, get_client, get_run_logger
 from prefect.client.schemas.objects import State
+from prefect.context import FlowRunContext
 from prefect.exceptions import MissingContextError
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed, Running
@@ -62,6 +63,15 @@ def _run_name() -> str:
     with best_effort():  # a wrong setting is the run's to report
         words.append(flow_run.parameters["parameters"].lake_uri.rstrip("/").rpartition("/")[2])
     return " ".join(words)
+
+
+def is_deployed() -> bool:
+    """Whether this is a deployment's run; a part of one is not.
+
+    `prefect.runtime.deployment` would ask the server for it, and give up where that is being started again.
+    """
+    context = FlowRunContext.get()
+    return context is not None and context.flow_run is not None and context.flow_run.deployment_id is not None
 
 
 def log(message: str, *args: object) -> None:

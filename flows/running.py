@@ -152,9 +152,9 @@ def running(
     One run writes to a lake at a time: with `writes` this one holds the lease throughout. A deployment's run waits for
     it, one from the command line raises LakeBusy at once.
     """
-    from prefect.runtime import deployment, flow_run
+    from prefect.runtime import flow_run
 
-    is_deployed = deployment.id is not None
+    is_deployed = on_prefect.is_deployed()
     if is_deployed:
         on_prefect.prepare_deployed_run()
         _check_absolute(lake=lake_uri, source=source)
