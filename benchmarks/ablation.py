@@ -37,7 +37,7 @@ from model.predict import Predictor
 from model.preprocessing import Preprocessing
 from model.recipe import TrainingConfig
 from model.training import train
-from tasks.draw_catalogue import DrawnPicture, draw_catalogue
+from vitrine.demo.draw_catalogue import DrawnPicture, draw_catalogue
 
 SIDE = 128  # pixels
 VIEWS = 2

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from model import images
+from model.pictures import decoding as images
 from tasks.pictures import JPEG_QUALITY, SHORT_SIDE, read_picture
 
 Way = Callable[[bytes], object]

@@ -35,8 +35,8 @@ from statistics import median
 
 from lake.lake import open_lake
 from lake.store import Store, open_store
-from tasks import workspace
-from tasks.ingest import (
+from tasks import shards as workspace
+from tasks.ingest.units import (
     REMOTE_FETCH_THREADS,
     IngestConfig,
     check_images,
@@ -46,7 +46,7 @@ from tasks.ingest import (
     plan_ingest,
 )
 from tasks.pictures import read_picture
-from tasks.stage_times import StageTime, merged
+from tasks.timing import StageTime, merged
 
 CONFIG = IngestConfig()
 SHARDS_AT_ONCE = 2  # as in flows/ingest.py

@@ -28,8 +28,8 @@ LIMIT = 1.10  # of the largest catalogue's peak over the smallest one's
 def ingest(lake_uri: str, source: str) -> int:
     """Bring a lake up to date with the source, two shards at once as the flow does; the live pictures."""
     from lake.lake import open_lake
-    from tasks import workspace
-    from tasks.ingest import IngestConfig, check_images, commit_images, ingest_shard, plan_ingest
+    from tasks import shards as workspace
+    from tasks.ingest.units import IngestConfig, check_images, commit_images, ingest_shard, plan_ingest
 
     lake, run, config = open_lake(lake_uri, create=True), uuid.uuid4().hex, IngestConfig()
     plan = plan_ingest.fn(lake, source, run, config)
@@ -47,9 +47,9 @@ def ingest(lake_uri: str, source: str) -> int:
 def score(lake_uri: str, _source: str) -> int:
     """Score what the promoted model has not seen, four shards at once as the flow does; the contents scored."""
     from lake.lake import open_lake
-    from tasks import workspace
+    from tasks import shards as workspace
     from tasks.models import require_model
-    from tasks.score import ScoreConfig, commit_scores, plan_scoring, score_shard
+    from tasks.score.units import ScoreConfig, commit_scores, plan_scoring, score_shard
 
     lake, run, config = open_lake(lake_uri), uuid.uuid4().hex, ScoreConfig()
     model = require_model(lake)

@@ -17,9 +17,13 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from lake.lake import Lake, open_lake
-from tasks import index_plan, ingest, rebuild, score, workspace
-from tasks.draw_catalogue import draw_catalogue
+from tasks import shards as workspace
+from tasks.ingest import units as ingest
 from tasks.models import ModelChoice, init_model, require_model
+from tasks.rebuild import plan as index_plan
+from tasks.rebuild import units as rebuild
+from tasks.score import units as score
+from vitrine.demo.draw_catalogue import draw_catalogue
 
 P = ParamSpec("P")
 Result = TypeVar("Result")

@@ -18,8 +18,9 @@ import numpy as np
 
 from lake.rollback import roll_back
 from lake.tables import round_to_bfloat16
-from tasks import rebuild, workspace
-from tasks.index_plan import RebuildConfig, plan_index
+from tasks import shards as workspace
+from tasks.rebuild import units as rebuild
+from tasks.rebuild.plan import RebuildConfig, plan_index
 from tests.vector_lake import VectorLake
 from tests.vectors import Floats, clustered
 

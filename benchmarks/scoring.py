@@ -43,13 +43,13 @@ from PIL import Image
 
 from lake.store import open_store
 from lake.tables import SCORES, Table
-from model.images import decode, encode_jpeg
 from model.network import NetworkConfig, PolarityNetwork
+from model.pictures.decoding import decode, encode_jpeg
 from model.predict import Predictions, Predictor, choose_device
 from model.preprocessing import Preprocessing
 from model.weights import dump_weights, load_weights
-from tasks.score_rows import read_pixels, score_rows
-from tasks.scoring import Compile, Scorer, ScorerOptions, make_scorer
+from tasks.score.rows import read_pixels, score_rows
+from tasks.score.scorer import Compile, Scorer, ScorerOptions, make_scorer
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "grocery-packages"
 SHARDS = 4

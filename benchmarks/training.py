@@ -26,7 +26,7 @@ from model.predict import choose_device
 from model.preprocessing import Preprocessing
 from model.recipe import TrainingConfig
 from model.training import EpochReport, train
-from tasks.draw_catalogue import draw_catalogue
+from vitrine.demo.draw_catalogue import draw_catalogue
 
 VIEWS = 4
 

@@ -1,1 +1,1 @@
-"""What happens, and when: the Prefect flows, their parameters and settings, the command line."""
+"""What happens, and when: the Prefect flows, their parameters and settings."""

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from tasks import progress
-from tasks.stage_times import StageTime
+from tasks.timing import StageTime
 
 logger = logging.getLogger(__name__)
 

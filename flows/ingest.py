@@ -9,8 +9,8 @@ from flows.on_prefect import stated
 from flows.parameters import IngestParameters
 from flows.running import each, running, threads
 from lake.errors import StoreUnavailable
-from tasks.ingest import IngestedShard, IngestPlan, check_images, commit_images, ingest_shard, plan_ingest
-from tasks.stage_times import within
+from tasks.ingest.units import IngestedShard, IngestPlan, check_images, commit_images, ingest_shard, plan_ingest
+from tasks.timing import within
 
 logger = logging.getLogger(__name__)
 

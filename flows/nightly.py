@@ -13,7 +13,7 @@ from flows.score import ScoreSummary, counts_of_score, score_catalogue
 from lake.errors import ModelReplaced
 from tasks.errors import CountsDisagree
 from tasks.models import require_model
-from tasks.stage_times import StageTime, bottleneck
+from tasks.timing import StageTime, bottleneck
 
 ATTEMPTS = 3  # a person rolls back once or twice in a night
 

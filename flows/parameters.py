@@ -14,14 +14,14 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator
 from flows.errors import SettingsError
 from flows.settings import Pattern, Settings, read_settings
 from lake.collection import CollectionPolicy
-from tasks.index_plan import RebuildConfig
-from tasks.ingest import IngestConfig
+from tasks.ingest.units import IngestConfig
 from tasks.models import ModelChoice
-from tasks.score import ScoreConfig
+from tasks.rebuild.plan import RebuildConfig
+from tasks.score.units import ScoreConfig
 
 if TYPE_CHECKING:  # they bring torch, which a night without new pictures never needs
     from model.gate import GatePolicy
-    from tasks.preparation import RetrainConfig
+    from tasks.retrain.preparation import RetrainConfig
 
 
 class FlowParameters(BaseModel):
@@ -168,7 +168,7 @@ class RetrainParameters(FlowParameters):
 
     def retrain_config(self) -> RetrainConfig:
         """What the training tasks need."""
-        from tasks.preparation import RetrainConfig
+        from tasks.retrain.preparation import RetrainConfig
 
         settings = self.settings
         start = ModelChoice(self.backbone, self.image_size, self.weights, self.seed, settings.weights)

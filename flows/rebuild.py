@@ -9,9 +9,9 @@ from flows.parameters import RebuildParameters
 from flows.running import Run, each, running, threads
 from index.errors import BelowTarget
 from lake.errors import CorruptFile
-from tasks.index_plan import IndexPlan, RebuildConfig, plan_index
 from tasks.models import require_model
-from tasks.rebuild import (
+from tasks.rebuild.plan import IndexPlan, RebuildConfig, plan_index
+from tasks.rebuild.units import (
     PublishedIndex,
     draft_index,
     encode_shard,

@@ -13,9 +13,9 @@ from flows.parameters import RebuildParameters, RetrainParameters
 from flows.rebuild import IndexSummary, counts_of_index, rebuild_index
 from flows.running import running
 from flows.score import ScoreSummary, counts_of_score, score_catalogue
-from tasks.judging import PAGE
-from tasks.labels import snapshot_labels
-from tasks.retrain import Candidate, describe, record_decision, train_candidate
+from tasks.retrain.judging import PAGE
+from tasks.retrain.labels import snapshot_labels
+from tasks.retrain.units import Candidate, describe, record_decision, train_candidate
 
 
 @dataclass(frozen=True)

@@ -27,8 +27,8 @@ from lake.errors import LakeBusy, LakeError, StoreUnavailable
 from lake.lake import Lake, open_lake
 from lake.lease import Lease, OpenRun, Presence, Writer, acquire, dead_runs, forget
 from lake.tables import RUNS, STAGE
-from tasks import workspace
-from tasks.stage_times import StageTime, bottleneck, merged
+from tasks import shards as workspace
+from tasks.timing import StageTime, bottleneck, merged
 
 logger = logging.getLogger(__name__)
 

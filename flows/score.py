@@ -9,8 +9,8 @@ from flows.parameters import ScoreParameters
 from flows.running import each, running, threads
 from tasks.device_lock import device_lock
 from tasks.models import require_model
-from tasks.score import ScoredShard, ScorePlan, commit_scores, plan_scoring, score_shard
-from tasks.stage_times import StageTime, merged
+from tasks.score.units import ScoredShard, ScorePlan, commit_scores, plan_scoring, score_shard
+from tasks.timing import StageTime, merged
 
 SHARDS_AT_ONCE = 4  # one feeds the device, one is written, one is read ahead; and one for a second GPU
 

@@ -15,9 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.resnet import BackboneName, resnet
+from model.backbones.resnet import BackboneName, resnet
 
 NEGATIVE, POSITIVE = 0, 1
+CLASSES = ("negative", "positive")  # the order of the network's two outputs
 SMALLEST_SIDE = 32  # pixels: a ResNet halves the sides five times
 
 

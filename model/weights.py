@@ -9,9 +9,9 @@ import safetensors
 import safetensors.torch
 from torch import Tensor, nn
 
+from model.backbones.resnet import BackboneName
 from model.errors import ModelError, WeightsMismatch
 from model.network import PolarityNetwork
-from model.resnet import BackboneName
 
 NAMED_IN_ERRORS = 3
 

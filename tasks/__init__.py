@@ -1,1 +1,1 @@
-"""One retryable unit of work each: take a reference, read, compute, write, return a small frozen dataclass."""
+"""One stage a folder: its units of work and their sequence; beside them what the stages share."""

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lake.store import Store
-from tasks.stage_times import Stopwatch
+from tasks.timing import Stopwatch
 
 Opener = Callable[[str], Any]
 """Gives for a URL what pyarrow reads: a path, or a file."""

@@ -15,7 +15,6 @@ from lake.errors import LakeError, NoLake, ObjectNotFound
 from lake.lake import Lake, open_lake
 from lake.store import open_store
 from lake.versions import Draft, Entry
-from tasks.score_rows import CLASSES
 
 if TYPE_CHECKING:
     from model.network import NetworkConfig, PolarityNetwork
@@ -156,6 +155,7 @@ def seal_model(
     files: Mapping[str, bytes] | None = None,
 ) -> None:
     """Write the weights, other files and the manifest of a drafted model version."""
+    from model.network import CLASSES
     from model.weights import dump_weights
 
     draft.add(WEIGHTS, dump_weights(network))
@@ -203,9 +203,9 @@ def new_network(choice: ModelChoice) -> tuple[PolarityNetwork, Preprocessing]:
     """A network with the chosen start; its head is random, seeded."""
     import torch
 
+    from model.backbones.resnet import BackboneName
     from model.network import NetworkConfig, PolarityNetwork
     from model.preprocessing import Preprocessing
-    from model.resnet import BackboneName
     from model.weights import imagenet_backbone, load_backbone
 
     name = cast(BackboneName, choice.backbone or "resnet101")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from model.images import decode, encode_jpeg
+from model.pictures.decoding import decode, encode_jpeg
 from tasks.models import predictor
 
 if TYPE_CHECKING:
@@ -54,6 +54,6 @@ def embed(data: bytes, lake: Lake, model_version: int, device: str, precision: S
 
 def prepare(pixels: bytes, model: Predictor) -> np.ndarray:
     """Stored pixels as the network wants them: uint8 3×S×S."""
-    from model.stored_pixels import prepare
+    from model.pictures.stored import prepare
 
     return prepare(pixels, model.preprocessing)

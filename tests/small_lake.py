@@ -10,12 +10,19 @@ from index.errors import BelowTarget
 from lake.catalogue import write_catalogue
 from lake.errors import CorruptFile
 from lake.lake import open_lake
-from tasks import workspace
-from tasks.draw_catalogue import DrawnPicture, draw_catalogue
-from tasks.index_plan import IndexPlan, RebuildConfig, plan_index
-from tasks.ingest import IngestConfig, IngestedShard, IngestPlan, check_images, commit_images, ingest_shard, plan_ingest
+from tasks import shards as workspace
+from tasks.ingest.units import (
+    IngestConfig,
+    IngestedShard,
+    IngestPlan,
+    check_images,
+    commit_images,
+    ingest_shard,
+    plan_ingest,
+)
 from tasks.models import ModelChoice, init_model, require_model
-from tasks.rebuild import (
+from tasks.rebuild.plan import IndexPlan, RebuildConfig, plan_index
+from tasks.rebuild.units import (
     PublishedIndex,
     draft_index,
     encode_shard,
@@ -25,7 +32,8 @@ from tasks.rebuild import (
     republish_index,
     train_index,
 )
-from tasks.score import ScoreConfig, commit_scores, plan_scoring, score_shard
+from tasks.score.units import ScoreConfig, commit_scores, plan_scoring, score_shard
+from vitrine.demo.draw_catalogue import DrawnPicture, draw_catalogue
 
 SMALL_MODEL = ModelChoice(backbone="resnet18", image_size=64, weights="random")
 PRODUCT_ID_PATTERN = r"([^/]+)/[^/]+$"  # the folder that a drawn picture lies in

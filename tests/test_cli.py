@@ -19,7 +19,7 @@ import torch
 
 from lake.lake import open_lake
 from lake.store import open_store
-from model.resnet import resnet
+from model.backbones.resnet import resnet
 from tests import small_lake
 from tests.small_lake import SmallLake, build
 from tests.vector_lake import VectorLake
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 # Command after command in one process, so that Prefect is imported once for all of them.
 MANY_COMMANDS = """
 import contextlib, io, json, os, sys, traceback
-import flows.preflight
-from flows.cli import main
+import vitrine.cli.preflight
+from vitrine.cli.app import main
 clean = dict(os.environ)
 for line in sys.stdin:
     arguments, directory, environment = json.loads(line)
@@ -54,7 +54,7 @@ for line in sys.stdin:
 # One command, then what it imported on the way.
 IMPORTED_BY = """
 import contextlib, io, json, sys
-from flows.cli import main
+from vitrine.cli.app import main
 out = io.StringIO()
 with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
     main()
@@ -64,9 +64,9 @@ print(json.dumps([out.getvalue(), sorted(name for name in sys.modules if "." not
 # A Ctrl-C while the command is at work.
 INTERRUPTED = """
 import signal
-import flows.cli
-flows.cli._open = lambda _uri: signal.raise_signal(signal.SIGINT)
-flows.cli.main()
+import vitrine.cli.app
+vitrine.cli.app._open = lambda _uri: signal.raise_signal(signal.SIGINT)
+vitrine.cli.app.main()
 """
 
 
@@ -99,7 +99,7 @@ def fresh(environment: dict[str, str], tmp_path: Path) -> Run:
     """A command in a process of its own."""
 
     def run(*arguments: str, **settings: str) -> Ended:
-        command = [sys.executable, "-m", "flows.cli", *arguments]
+        command = [sys.executable, "-m", "vitrine", *arguments]
         done = subprocess.run(
             command, env=environment | settings, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
         )
@@ -447,7 +447,7 @@ def test_an_interrupted_command_says_so(environment: dict[str, str], tmp_path: P
 
 def test_a_reader_that_goes_away_is_no_traceback(environment: dict[str, str], small: SmallLake) -> None:
     query = "SELECT range AS n FROM range(20000)"
-    command = [sys.executable, "-m", "flows.cli", "sql", query, "--json", "--lake", small.uri]
+    command = [sys.executable, "-m", "vitrine", "sql", query, "--json", "--lake", small.uri]
     with subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -745,13 +745,13 @@ def test_the_version_is_that_of_the_package() -> None:
     from importlib.metadata import version
 
     done = subprocess.run(
-        [sys.executable, "-m", "flows.cli", "--version"], capture_output=True, text=True, timeout=100, check=False
+        [sys.executable, "-m", "vitrine", "--version"], capture_output=True, text=True, timeout=100, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, f"vitrine {version('vitrine')}\n", "")
 
 
 def test_the_list_of_commands_gives_each_sentence_whole_at_80_columns() -> None:
-    command = [sys.executable, "-m", "flows.cli", "--help"]
+    command = [sys.executable, "-m", "vitrine", "--help"]
     environment = os.environ | {"COLUMNS": "80"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=False)
     listed = done.stdout.partition("Commands:\n")[2].splitlines()

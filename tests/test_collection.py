@@ -17,8 +17,8 @@ from lake.errors import CorruptFile, LakeError, LostRace, UnknownVersion
 from lake.lake import open_lake
 from lake.rollback import roll_back
 from lake.versions import Entry, Versions
-from tasks.index_plan import RebuildConfig, plan_index
-from tasks.reader import Reader
+from tasks.rebuild.plan import RebuildConfig, plan_index
+from tasks.search.reader import Reader
 from tests import small_lake
 from tests.vector_lake import START, VectorLake
 from tests.vectors import clustered

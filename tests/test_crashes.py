@@ -14,10 +14,10 @@ import pytest
 
 from lake import catalogue
 from lake.lease import held_by, leased
-from tasks.draw_catalogue import draw_catalogue, write_labels
 from tasks.models import init_model
 from tests.installation import Installation, installed
 from tests.small_lake import SMALL_MODEL
+from vitrine.demo.draw_catalogue import draw_catalogue, write_labels
 
 pytestmark = pytest.mark.prefect
 
@@ -147,7 +147,7 @@ def test_a_night_and_a_retraining_that_overlap_leave_one_pair_serving(shop: Inst
 def test_a_run_from_the_command_line_is_told_at_once_who_writes(shop: Installation) -> None:
     with leased(shop.lake, "a night"):
         done = subprocess.run(
-            [sys.executable, "-m", "flows.cli", "nightly"],
+            [sys.executable, "-m", "vitrine", "nightly"],
             env=shop.environment,
             capture_output=True,
             text=True,

@@ -13,9 +13,9 @@ import pytest
 
 from lake import catalogue
 from lake.lake import open_lake
-from tasks.draw_catalogue import draw_catalogue, write_labels
 from tasks.models import ModelChoice, init_model
 from tests.conftest import PrefectServer
+from vitrine.demo.draw_catalogue import draw_catalogue, write_labels
 
 pytestmark = pytest.mark.prefect
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks.draw_catalogue import (
+from vitrine.demo.draw_catalogue import (
     CUES,
     DrawnPicture,
     draw_catalogue,
@@ -19,7 +19,7 @@ from tasks.draw_catalogue import (
     make_broken_files,
     write_labels,
 )
-from tasks.draw_products import KINDS
+from vitrine.demo.draw_products import KINDS
 
 
 def _digests(directory: Path) -> dict[str, str]:
@@ -106,7 +106,7 @@ def test_every_cue_changes_the_picture_it_is_meant_for(label: int, monkeypatch: 
     sprite = draw_product(product, 64)
     cues = list(CUES[label])
     monkeypatch.setitem(CUES, label, [])
-    monkeypatch.setattr("tasks.draw_catalogue._choose_cues", lambda label, rng: CUES[label])
+    monkeypatch.setattr("vitrine.demo.draw_catalogue._choose_cues", lambda label, rng: CUES[label])
     neutral = encode_jpeg(draw_view(product, sprite, 0, "whole")[0])
     for cue in cues:
         CUES[label][:] = [cue]

@@ -16,9 +16,8 @@ from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from model.gate import Check, Decision
-from tasks import evaluation_plots as plots
-from tasks.attention_overlay import LONGEST_SIDE, NEGATIVE_HEAT, POSITIVE_HEAT, lay_over, thumbnail
-from tasks.evaluation_page import (
+from pages import plots
+from pages.evaluation import (
     PAGE_BYTES,
     WORST_SHOWN,
     PageData,
@@ -28,6 +27,7 @@ from tasks.evaluation_page import (
     most_wrong,
     render_page,
 )
+from pages.overlays import LONGEST_SIDE, NEGATIVE_HEAT, POSITIVE_HEAT, lay_over, thumbnail
 
 VOID = {"meta", "img", "br", "link", "hr", "input"}
 

@@ -10,16 +10,16 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from model.backbones.resnet import BackboneName
 from model.errors import ModelError
 from model.folding import fold_batchnorms
 from model.network import NetworkConfig, PolarityNetwork
+from model.pictures.stored import prepare
 from model.precision import ScoringPrecision, scoring_dtype
 from model.predict import Predictions, Predictor
 from model.preprocessing import Preprocessing
-from model.resnet import BackboneName
-from model.stored_pixels import prepare
-from tasks.draw_catalogue import draw_catalogue
 from tasks.pictures import read_picture
+from vitrine.demo.draw_catalogue import draw_catalogue
 
 PREPROCESSING = Preprocessing(image_size=64)
 K = 10

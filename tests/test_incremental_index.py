@@ -14,9 +14,9 @@ from index.searching import Neighbours, Searcher
 from index.truth import TRUTH, Truth
 from lake.errors import LostRace
 from lake.rollback import roll_back
-from tasks.index_plan import RebuildConfig, plan_index, preview_index
-from tasks.reader import Reader
-from tasks.rebuild import PublishedIndex
+from tasks.rebuild.plan import RebuildConfig, plan_index, preview_index
+from tasks.rebuild.units import PublishedIndex
+from tasks.search.reader import Reader
 from tests import small_lake
 from tests.vector_lake import VectorLake
 from tests.vectors import Floats, as_found, clustered

@@ -17,8 +17,8 @@ from index.searching import Searcher
 from lake.collection import CollectionPolicy, collect
 from lake.errors import CorruptFile, LakeError, LostRace
 from lake.rollback import roll_back
-from tasks.index_plan import IndexPlan, RebuildConfig, plan_index
-from tasks.rebuild import republish_index
+from tasks.rebuild.plan import IndexPlan, RebuildConfig, plan_index
+from tasks.rebuild.units import republish_index
 from tests import small_lake
 from tests.vector_lake import VectorLake
 from tests.vectors import as_found, clustered

@@ -19,14 +19,14 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-import tasks.ingest
+import tasks.ingest.units
 from lake import catalogue
 from lake.errors import StoreUnavailable
 from lake.lake import Lake, open_lake
 from lake.listing import LISTING
 from lake.store import Store, open_store
 from tasks.errors import CountsDisagree, SourceError
-from tasks.ingest import (
+from tasks.ingest.units import (
     LOCAL_FETCH_THREADS,
     IngestPlan,
     are_pictures,
@@ -135,7 +135,7 @@ def shop(tmp_path: Path) -> Shop:
 def counting(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Counting:
     """The shop's source, watched by the ingest tasks' reads."""
     watched = Counting(open_store(shop.source))
-    monkeypatch.setattr(tasks.ingest, "open_store", lambda _uri: watched)
+    monkeypatch.setattr(tasks.ingest.units, "open_store", lambda _uri: watched)
     return watched
 
 
@@ -546,7 +546,7 @@ def test_the_newest_row_wins_even_where_the_clock_goes_backwards(shop: Shop, mon
             cls.hours -= 1
             return datetime.now(tz) + timedelta(hours=cls.hours)
 
-    monkeypatch.setattr(tasks.ingest, "datetime", Backwards)
+    monkeypatch.setattr(tasks.ingest.units, "datetime", Backwards)
     shop.ingest()
     shop.put("a.png", changed := picture(80))
     shop.ingest()

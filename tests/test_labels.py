@@ -16,12 +16,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lake.lake import open_lake
-from tasks.draw_catalogue import draw_catalogue
 from tasks.errors import LabelsError
-from tasks.ingest import IngestConfig
-from tasks.labels import LabelSnapshot, parse_labels, read_labels_object, snapshot_labels
-from tasks.workspace import read_shard
+from tasks.ingest.units import IngestConfig
+from tasks.retrain.labels import LabelSnapshot, parse_labels, read_labels_object, snapshot_labels
+from tasks.shards import read_shard
 from tests.small_lake import PRODUCT_ID_PATTERN, ingest
+from vitrine.demo.draw_catalogue import draw_catalogue
 
 COLUMNS = ["image_key", "label", "product_id", "weight", "category"]
 

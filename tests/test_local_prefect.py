@@ -14,11 +14,11 @@ import pytest
 
 from lake import catalogue
 from lake.lake import open_lake
-from tasks.draw_catalogue import draw_catalogue
 from tasks.models import init_model
 from tests.small_lake import SMALL_MODEL, build
+from vitrine.demo.draw_catalogue import draw_catalogue
 
-VITRINE = [sys.executable, "-m", "flows.cli"]
+VITRINE = [sys.executable, "-m", "vitrine"]
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from model.images import decode, encode_jpeg
-from model.near_duplicates import (
+from model.pictures.decoding import decode, encode_jpeg
+from model.pictures.hashing import (
     BITS_BYTES,
     HASH_BYTES,
     MOST_BITS,

@@ -6,11 +6,11 @@ from shutil import copy
 import pytest
 from PIL import Image
 
-from flows.near_duplicates import DuplicatesFound, find_near_duplicates
 from lake.lake import Lake, open_lake
-from tasks.index_plan import RebuildConfig
-from tasks.ingest import IngestConfig
+from tasks.ingest.units import IngestConfig
 from tasks.models import init_model
+from tasks.rebuild.plan import RebuildConfig
+from tasks.search.near_duplicates import DuplicatesFound, find_near_duplicates
 from tests import small_lake
 
 THRESHOLD = 0.997

@@ -9,6 +9,7 @@ import torchvision
 from torch import Tensor
 from torchvision.models import resnet
 
+from model.backbones.resnet import Bottleneck
 from model.losses import LossWeights, polarity_loss
 from model.network import (
     NEGATIVE,
@@ -22,7 +23,6 @@ from model.network import (
     probabilities,
     start_attention,
 )
-from model.resnet import Bottleneck
 
 SMALL = NetworkConfig(backbone="resnet18", channels=32, reduction=4)
 

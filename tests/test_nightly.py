@@ -18,7 +18,6 @@ from flows import rebuild
 from flows.nightly import NightSummary, nightly
 from flows.parameters import IngestParameters, NightlyParameters, RebuildParameters, RetrainParameters, ScoreParameters
 from flows.retrain import retrain_model
-from flows.search import search_by_key, search_by_picture
 from index.errors import UnknownKey
 from lake import catalogue
 from lake.errors import LakeBusy, LakeError
@@ -26,9 +25,10 @@ from lake.lake import Lake, open_lake
 from lake.lease import leased
 from lake.rollback import roll_back
 from lake.store import open_store
-from tasks.draw_catalogue import draw_catalogue, write_labels
 from tasks.models import ModelChoice, init_model, predictor
 from tasks.pictures import prepare, read_picture
+from tasks.search.queries import search_by_key, search_by_picture
+from vitrine.demo.draw_catalogue import draw_catalogue, write_labels
 
 pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 
@@ -166,7 +166,7 @@ def test_a_failed_night_leaves_readers_where_they_were_and_a_row_that_says_so(
     def fails(*_: object, **__: object) -> None:
         raise LakeError("the disk is full: make room")
 
-    monkeypatch.setattr("tasks.rebuild.write_shard", fails)
+    monkeypatch.setattr("tasks.rebuild.units.write_shard", fails)
     with pytest.raises(LakeError, match="make room"):
         shop.night()
     assert shop.lake.indexes.entries() == entries

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.parallel import read_ahead
-from tasks.workspace import in_tables
+from tasks.shards import in_tables
 
 
 class Watched:

@@ -10,8 +10,8 @@ import torch
 from flows.parameters import RetrainParameters
 from lake.lake import open_lake
 from model.weights import dump_weights
-from tasks import preparation
 from tasks.models import ModelChoice, init_model, new_network, read_card
+from tasks.retrain import preparation
 
 
 @pytest.fixture

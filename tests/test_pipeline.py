@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.pipeline import Lanes, Pipeline
+from tasks.ingest.pipeline import Lanes, Pipeline
 
 WIDE = Lanes(fetch_threads=4, decode_threads=2, bytes_in_flight=1000)
 
@@ -140,7 +140,7 @@ def test_an_interrupt_leaves_no_thread_behind(monkeypatch: pytest.MonkeyPatch) -
     def interrupted(_: object) -> object:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tasks.pipeline.as_completed", interrupted)
+    monkeypatch.setattr("tasks.ingest.pipeline.as_completed", interrupted)
     with pytest.raises(KeyboardInterrupt):
         Pipeline([10] * 100_000, lambda number: number, lambda number, _: number, WIDE).run()
     assert ended(before)

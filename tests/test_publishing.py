@@ -26,8 +26,8 @@ from index.spec import IndexSpec
 from lake.errors import LostRace
 from lake.lake import Lake, open_lake
 from lake.versions import FileRecord
-from tasks.index_plan import RebuildConfig, plan_index
-from tasks.reader import Reader
+from tasks.rebuild.plan import RebuildConfig, plan_index
+from tasks.search.reader import Reader
 from tests import small_lake
 from tests.vector_lake import VectorLake
 from tests.vectors import Floats, as_found, clustered, keys_for

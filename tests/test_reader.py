@@ -16,7 +16,7 @@ from lake.errors import CorruptFile, LakeError
 from lake.lake import Lake, open_lake
 from lake.versions import FileRecord
 from tasks.errors import OtherModel
-from tasks.reader import Filters, Reader
+from tasks.search.reader import Filters, Reader
 from tests.vectors import Floats, build, clustered, ivfpq
 
 ROWS, DIMENSION, MODEL = 1_200, 32, 7

@@ -16,10 +16,10 @@ import pytest
 
 from lake import catalogue
 from lake.lake import open_lake
-from tasks.draw_catalogue import draw_catalogue, write_labels
 from tasks.models import init_model
 from tests.conftest import _free_port
 from tests.small_lake import SMALL_MODEL
+from vitrine.demo.draw_catalogue import draw_catalogue, write_labels
 
 pytestmark = pytest.mark.prefect
 

@@ -10,10 +10,10 @@ import pytest
 from lake.errors import CorruptFile, LostRace
 from lake.lake import open_lake
 from lake.rollback import roll_back
-from tasks.index_plan import plan_index
 from tasks.models import new_network, write_model
-from tasks.reader import Reader
-from tasks.rebuild import draft_index, encode_shard, measure_index, publish_index, train_index
+from tasks.rebuild.plan import plan_index
+from tasks.rebuild.units import draft_index, encode_shard, measure_index, publish_index, train_index
+from tasks.search.reader import Reader
 from tests import small_lake
 from tests.small_lake import REBUILD, SMALL_MODEL, SmallLake
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torchvision.models import resnet as torchvision_resnet
 
-from model.resnet import BackboneName, resnet
+from model.backbones.resnet import BackboneName, resnet
 
 NAMES: list[BackboneName] = ["resnet18", "resnet50", "resnet101"]
 

@@ -13,8 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from markupsafe import escape
 
-import tasks.retrain
-from flows.search import search_by_key
+import tasks.retrain.units
 from lake import catalogue
 from lake.lake import Lake, open_lake
 from lake.rollback import roll_back
@@ -22,15 +21,16 @@ from model import training
 from model.errors import LabelsUnusable
 from model.gate import Decision, GatePolicy
 from model.training import EpochReport
-from tasks.draw_catalogue import DrawnPicture, draw_catalogue, write_labels
-from tasks.ingest import IngestConfig
-from tasks.judging import PAGE
-from tasks.labels import snapshot_labels
+from tasks.ingest.units import IngestConfig
 from tasks.models import HELD_OUT, WEIGHTS, init_model
-from tasks.preparation import RetrainConfig
-from tasks.retrain import Candidate, record_decision, train_candidate
+from tasks.retrain.judging import PAGE
+from tasks.retrain.labels import snapshot_labels
+from tasks.retrain.preparation import RetrainConfig
+from tasks.retrain.units import Candidate, record_decision, train_candidate
+from tasks.search.queries import search_by_key
 from tests import small_lake
 from tests.small_lake import PRODUCT_ID_PATTERN, SMALL_MODEL
+from vitrine.demo.draw_catalogue import DrawnPicture, draw_catalogue, write_labels
 
 RETRAIN = RetrainConfig(device="cpu", decode_threads=2)
 
@@ -157,8 +157,8 @@ def test_a_training_cut_off_is_taken_up_and_ends_with_the_same_model(
             raise KeyboardInterrupt
 
     train = functools.partial(training.train, checkpoint_every=1)
-    monkeypatch.setattr(tasks.retrain, "train", train)
-    monkeypatch.setattr(tasks.retrain, "_tell", cut)
+    monkeypatch.setattr(tasks.retrain.units, "train", train)
+    monkeypatch.setattr(tasks.retrain.units, "_tell", cut)
     with pytest.raises(KeyboardInterrupt):
         retrain(lake, root / "cut.csv", epochs=4)
     assert len(lake.store.names("checkpoints")) == 1

@@ -15,10 +15,10 @@ from typing import Any
 import httpx
 import pytest
 
-from tasks.draw_catalogue import draw_catalogue
 from tasks.models import init_model
 from tests.installation import Installation, installed
 from tests.small_lake import SMALL_MODEL
+from vitrine.demo.draw_catalogue import draw_catalogue
 
 pytestmark = pytest.mark.prefect
 

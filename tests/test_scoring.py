@@ -15,11 +15,11 @@ from PIL import Image
 
 from model.errors import ModelError, Undecodable
 from model.network import NetworkConfig, PolarityNetwork
+from model.pictures.stored import prepare
 from model.predict import Predictions, Predictor
 from model.preprocessing import Preprocessing
-from model.stored_pixels import prepare
-from tasks import scoring
-from tasks.scoring import CpuScorer, GpuScorer, Scorer, ScorerOptions, Watches, make_scorer
+from tasks.score import scorer as scoring
+from tasks.score.scorer import CpuScorer, GpuScorer, Scorer, ScorerOptions, Watches, make_scorer
 
 PREPROCESSING = Preprocessing(image_size=32)
 KINDS = (CpuScorer, GpuScorer)  # the way to a GPU is the same with the network on the CPU

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tasks.stage_times import StageTime, Stopwatch, bottleneck, merged, within
+from tasks.timing import StageTime, Stopwatch, bottleneck, merged, within
 
 
 def test_the_times_of_shards_add_up_by_name_in_the_order_of_the_names() -> None:

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from model.errors import Undecodable
+from model.pictures.stored import empty_batch, prepare, prepare_into, prepare_on_gpu
 from model.preprocessing import Preprocessing
-from model.stored_pixels import empty_batch, prepare, prepare_into, prepare_on_gpu
 from tasks.pictures import read_picture
 
 CHOICES = [

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from lake.lake import Lake, open_lake
-from tasks.draw_catalogue import draw_catalogue, write_labels
-from tasks.ingest import IngestConfig
+from tasks.ingest.units import IngestConfig
 from tasks.models import init_model
 from tests import small_lake
 from tests.small_lake import PRODUCT_ID_PATTERN, SMALL_MODEL
+from vitrine.demo.draw_catalogue import draw_catalogue, write_labels
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 SCRIPT = """
@@ -22,10 +22,10 @@ import sys, uuid
 import torch
 from lake.lake import open_lake
 from model.gate import GatePolicy
-from tasks.labels import snapshot_labels
-from tasks.preparation import RetrainConfig
-from tasks.retrain import record_decision, train_candidate
-from tasks.torchrun import help_to_train, processes
+from tasks.retrain.labels import snapshot_labels
+from tasks.retrain.preparation import RetrainConfig
+from tasks.retrain.units import record_decision, train_candidate
+from tasks.retrain.torchrun import help_to_train, processes
 
 torch.set_num_threads(1)
 lake, labels = open_lake(sys.argv[1]), sys.argv[2]

@@ -1,0 +1,1 @@
+"""The feature extractors that the network can stand on."""

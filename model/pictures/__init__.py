@@ -1,0 +1,1 @@
+"""Pictures as bytes and pixels: formats, decoding, stored pixels, perceptual hashes."""

@@ -1,0 +1,1 @@
+"""From objects in a source to rows of `images`."""

@@ -1,0 +1,140 @@
+"""Fetch and decode side by side: many objects in flight, no more bytes than allowed, a slow object holds up no other.
+
+Fetching waits on the network and wants many threads; decoding wants the cores, and its codecs release the GIL. The
+next object is fetched only when its bytes fit beside those not yet decoded: a backlog there slows fetching down.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from tasks.timing import StageTime, Stopwatch
+
+Fetched = TypeVar("Fetched")
+Decoded = TypeVar("Decoded")
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """How much is done at once."""
+
+    fetch_threads: int
+    decode_threads: int
+    bytes_in_flight: int  # of objects that are being fetched, or are fetched and not yet decoded
+
+
+class Pipeline(Generic[Fetched, Decoded]):
+    """`decode(n, fetch(n))` for each n whose object's size is given. Runs once."""
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        fetch: Callable[[int], Fetched],
+        decode: Callable[[int, Fetched], Decoded],
+        lanes: Lanes,
+    ) -> None:
+        self._sizes = sizes
+        self._fetch = fetch
+        self._decode = decode
+        self._fetchers = min(lanes.fetch_threads, max(1, len(sizes)))
+        self._decoders = min(lanes.decode_threads, max(1, len(sizes)))
+        self._budget = _Budget(lanes.bytes_in_flight)
+        self._ready: queue.SimpleQueue[tuple[int, Fetched] | None] = queue.SimpleQueue()
+        self._results: dict[int, Decoded] = {}
+        self._lock = threading.Lock()
+        self._next = 0
+        self._fetching = self._fetchers  # threads that may still put something into `ready`
+        self._stopping = False
+
+    def run(self) -> tuple[list[Decoded], tuple[StageTime, StageTime]]:
+        """The results in the order of n, and the times of the two stages.
+
+        The first exception of either function is raised; what is in flight then is finished, nothing else begun.
+        """
+        fetch_time = Stopwatch("fetch", workers=self._fetchers)
+        decode_time = Stopwatch("decode", workers=self._decoders)
+        with ThreadPoolExecutor(self._fetchers + self._decoders) as pool:
+            try:
+                workers = [pool.submit(self._fetch_all, fetch_time) for _ in range(self._fetchers)]
+                workers += [pool.submit(self._decode_all, decode_time) for _ in range(self._decoders)]
+                for worker in as_completed(workers):
+                    worker.result()
+            finally:
+                self._stop()
+        results = [self._results[number] for number in range(len(self._sizes))]
+        return results, (fetch_time.read(), decode_time.read())
+
+    def _fetch_all(self, watch: Stopwatch) -> None:
+        try:
+            for number in self._numbers():
+                if not self._budget.take(self._sizes[number]):
+                    return
+                with watch.busy():
+                    fetched = self._fetch(number)
+                self._ready.put((number, fetched))
+        finally:
+            with self._lock:
+                self._fetching -= 1
+                last = self._fetching == 0
+            if last:
+                self._end_decoders()
+
+    def _decode_all(self, watch: Stopwatch) -> None:
+        while (item := self._ready.get()) is not None and not self._stopping:
+            number, fetched = item
+            with watch.busy():
+                self._results[number] = self._decode(number, fetched)
+            del item, fetched
+            self._budget.give_back(self._sizes[number])
+
+    def _numbers(self) -> Iterator[int]:
+        """What this thread is to fetch, one at a time."""
+        while not self._stopping:
+            with self._lock:
+                number = self._next
+                self._next += 1
+            if number >= len(self._sizes):
+                return
+            yield number
+
+    def _stop(self) -> None:
+        self._stopping = True
+        self._budget.close()
+        self._end_decoders()
+
+    def _end_decoders(self) -> None:
+        for _ in range(self._decoders):
+            self._ready.put(None)
+
+
+class _Budget:
+    """So many bytes may be taken at once; whoever asks for more than all of them gets them alone."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._taken = 0
+        self._closed = False
+        self._changed = threading.Condition()
+
+    def take(self, size: int) -> bool:
+        """Wait until the bytes fit; False where the budget was closed meanwhile."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or not self._taken or self._taken + size <= self._limit)
+            self._taken += size
+            return not self._closed
+
+    def give_back(self, size: int) -> None:
+        with self._changed:
+            self._taken -= size
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Let everybody go who waits."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()

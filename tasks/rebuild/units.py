@@ -1,0 +1,325 @@
+"""From a plan to a published index version: train the quantizers, encode shards, measure, publish.
+
+Nothing is visible before the last step writes one log entry, which moves search and SQL together.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from index.building import (
+    DESCRIPTION,
+    Codebook,
+    IndexDescription,
+    Shard,
+    mean_coarse_distance,
+    render_description,
+    shard_path,
+    train_quantizers,
+    write_masked,
+    write_shard,
+    write_trained,
+)
+from index.measuring import Tuned, tune
+from index.searching import Searcher
+from index.truth import Truth
+from lake import catalogue
+from lake.errors import LakeError, ModelReplaced
+from lake.lake import Lake
+from lake.versions import FileRecord
+from tasks import progress
+from tasks import shards as workspace
+from tasks.errors import CountsDisagree
+from tasks.models import HELD_OUT
+from tasks.rebuild.earlier_truth import earlier_truth, live_in_kept, write_truth
+from tasks.rebuild.embeddings import read_embeddings
+from tasks.rebuild.plan import LIVE, MEMORY_LIMIT, IndexPlan, RebuildConfig
+from tasks.units import unit
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The quantizers that the version's shards are encoded with; nothing of either in a flat index."""
+
+    codebook: Codebook | None = None
+    record: FileRecord | None = None
+
+
+@dataclass(frozen=True)
+class EncodedShard:
+    """One shard's files inside the drafted version."""
+
+    shard: Shard
+    rows: int
+    files: tuple[FileRecord, ...]
+
+
+@dataclass(frozen=True)
+class MeasuredIndex:
+    """What the gate found, and every file of the version."""
+
+    tuned: Tuned | None  # None where there was nothing to measure
+    codebook: Codebook | None
+    files: tuple[FileRecord, ...]
+
+
+@dataclass(frozen=True)
+class PublishedIndex:
+    """The version that readers use from here on."""
+
+    version: int
+    rows: int
+    recall_at_1: float | None  # None where there was nothing to measure
+    recall_at_10: float | None
+    latency_ms: float | None
+    shards_kept: int = 0
+    shards_written: int = 0
+    bytes_written: int = 0
+    built_because: str = ""  # why nothing of an earlier version served again
+
+
+@unit
+def draft_index(lake: Lake) -> int:
+    """Claim the next index version."""
+    return lake.indexes.draft().version
+
+
+@unit
+def train_index(lake: Lake, version: int, plan: IndexPlan, config: RebuildConfig) -> Trained:
+    """The quantizers of an earlier version, or new ones learnt on a bounded sample and written."""
+    if not plan.trains:
+        return Trained(plan.codebook, plan.trained)
+    with catalogue.workbench(lake, memory_limit=MEMORY_LIMIT) as sql:
+        sql.execute(LIVE.format(model=int(plan.model_version)))
+        # Chosen by a hash of the key: a catalogue that grew trains on nearly the same pictures. And in the keys'
+        # order: training must not depend on which file a row happens to lie in.
+        sample = sql.execute(
+            "SELECT url, row FROM (FROM live ORDER BY md5_number(image_key) LIMIT ?) ORDER BY image_key",
+            [plan.spec.training_rows],
+        ).to_arrow_table()
+    vectors = read_embeddings(lake.store, sample, plan.spec.dimension)
+    trained = train_quantizers(vectors, plan.spec, seed=config.seed)
+    distance = mean_coarse_distance(trained, vectors, plan.spec)
+    with tempfile.TemporaryDirectory(prefix="vitrine-") as folder:
+        name = write_trained(Path(folder), trained)
+        record = lake.indexes.join(version).add_file(name, Path(folder, name))
+    return Trained(Codebook(name, version, plan.afresh, len(vectors), distance), record)
+
+
+@unit
+def encode_shard(lake: Lake, version: int, plan: IndexPlan, shard: workspace.Shard, trained: Trained) -> EncodedShard:
+    """Encode the rows of one shard and write its files into the drafted version."""
+    quantizers = lake.indexes.read_record(version, trained.record) if trained.record else None
+    rows = workspace.read_shard(lake.store, shard)
+    vectors = read_embeddings(lake.store, rows, plan.spec.dimension)
+    with tempfile.TemporaryDirectory(prefix="vitrine-") as folder:
+        written = write_shard(
+            Path(folder), shard.number, vectors, rows.drop_columns(["url", "row"]), quantizers, plan.spec
+        )
+        files = tuple(lake.indexes.join(version).add_file(name, Path(folder, name)) for name in written.files)
+    progress.advance(written.rows)
+    return EncodedShard(Shard(shard_path(shard.number), written.rows), written.rows, files)
+
+
+@unit
+def measure_index(
+    lake: Lake,
+    version: int,
+    plan: IndexPlan,
+    trained: Trained,
+    encoded: list[EncodedShard],
+    config: RebuildConfig,
+) -> MeasuredIndex:
+    """Verify every file, tune the search on held-out queries and write index.json.
+
+    Raises BelowTarget or CorruptFile: nothing is published.
+    """
+    draft = lake.indexes.join(version)
+    masked = _write_masked(lake, version, plan)
+    files = [file for shard in plan.kept for file in shard.files]
+    files += [file for shard in encoded for file in shard.files]
+    files += [masked, *([trained.record] if trained.record else [])]
+    description = _describe(plan, trained.codebook, encoded, masked)
+    tuned = None
+    with _cache(config) as cache:
+        directory = lake.indexes.fetch(version, cache, files)
+        if plan.rows > 1:
+            searcher = Searcher.open(directory, description)
+            tuned = tune(
+                searcher,
+                config.recall_target,
+                queries=config.queries,
+                seed=config.seed,
+                slices=_slices(lake, plan, searcher),
+                start=plan.setting,
+                earlier=earlier_truth(lake, plan),
+            )
+            files.append(write_truth(lake, version, tuned.truth))
+            description = _with_findings(description, searcher, tuned, is_new=plan.trains)
+    files.append(draft.add(DESCRIPTION, render_description(description)))
+    findings = None if tuned is None else replace(tuned, truth=Truth.empty())  # which lies in its file
+    return MeasuredIndex(findings, description.codebook, tuple(files))
+
+
+@unit
+def publish_index(
+    lake: Lake, version: int, plan: IndexPlan, encoded: list[EncodedShard], measured: MeasuredIndex
+) -> PublishedIndex:
+    """Seal the version and name it in the log. Raises CountsDisagree or LostRace: then nothing is published."""
+    kept, written = sum(shard.live for shard in plan.kept), sum(shard.rows for shard in encoded)
+    if kept + written != plan.rows:
+        raise CountsDisagree(
+            f"indexing lost count: {plan.rows} pictures planned, but {kept} kept + {written} encoded; nothing was "
+            "published, run it again"
+        )
+    draft = lake.indexes.join(version)
+    for record in measured.files:
+        draft.include(record)
+    tuned = measured.tuned
+    draft.seal(
+        {
+            "model_version": plan.model_version,
+            "rows": plan.rows,
+            "fingerprint": plan.fingerprint,
+            "spec": asdict(plan.spec),
+            "factory": plan.spec.factory_string(),
+            "nprobe": None if tuned is None else tuned.nprobe,
+            "rerank_factor": None if tuned is None else tuned.rerank_factor,
+            "measured": {} if tuned is None else asdict(tuned.measured),
+            "slices": {} if tuned is None else {name: asdict(found) for name, found in tuned.slices.items()},
+            "base": plan.base,
+            "shards_kept": len(plan.kept),
+            "shards_written": len(encoded),
+            "bytes_written": sum(file.size_bytes for file in measured.files if file.held_by(version) == version),
+            "masked": sum(shard.rows - shard.live for shard in plan.kept),
+            "codebook": None if measured.codebook is None else asdict(measured.codebook),
+            "built_because": plan.afresh,
+        }
+    )
+    _check_promoted(lake, plan)
+    lake.indexes.append(
+        "publish",
+        version,
+        based_on=plan.newest,
+        relies_on=plan.base,
+        reason=f"{plan.rows} pictures under model {plan.model_version}",
+    )
+    return published(lake, version)
+
+
+@unit
+def republish_index(lake: Lake, plan: IndexPlan) -> PublishedIndex:
+    """Put an existing version with the same content back, by one log entry."""
+    if plan.same_as is None:
+        raise LakeError("no index version has this content")
+    _check_promoted(lake, plan)
+    lake.indexes.append("publish", plan.same_as, based_on=plan.newest, reason="the same content as before")
+    return published(lake, plan.same_as)
+
+
+def published(lake: Lake, version: int) -> PublishedIndex:
+    """What a version's manifest says of it."""
+    properties = lake.indexes.manifest(version).properties
+    measured = properties["measured"]
+    return PublishedIndex(
+        version=version,
+        rows=int(properties["rows"]),
+        recall_at_1=measured.get("recall_at_1"),
+        recall_at_10=measured.get("recall_at_10"),
+        latency_ms=measured.get("latency_ms"),
+        shards_kept=properties.get("shards_kept", 0),
+        shards_written=properties.get("shards_written", 0),
+        bytes_written=properties.get("bytes_written", 0),
+        built_because=properties.get("built_because", ""),
+    )
+
+
+def _slices(lake: Lake, plan: IndexPlan, searcher: Searcher) -> dict[str, np.ndarray]:
+    """Rows whose recall is judged by itself: what no earlier version held, and each category that labels name."""
+    kept = sum(shard.live for shard in plan.kept)
+    slices = {"newly encoded": np.arange(len(searcher)) >= kept} if kept else {}
+    manifest = lake.models.manifest(plan.model_version)
+    if searcher.spec.kind == "flat" or HELD_OUT not in {file.name for file in manifest.files}:
+        return slices
+    held_out = pq.read_table(pa.BufferReader(lake.models.read(plan.model_version, HELD_OUT)))
+    keys = searcher.table["image_key"]
+    for category in pc.unique(held_out["category"].drop_null()).to_pylist():
+        of_it = held_out.filter(pc.equal(held_out["category"], category))["image_key"]
+        slices[f"category {category}"] = pc.is_in(keys, value_set=of_it.combine_chunks()).to_numpy()
+    return slices
+
+
+def _write_masked(lake: Lake, version: int, plan: IndexPlan) -> FileRecord:
+    with tempfile.TemporaryDirectory(prefix="vitrine-") as folder:
+        name = write_masked(Path(folder), [np.flatnonzero(~live) for live in live_in_kept(lake, plan)])
+        return lake.indexes.join(version).add_file(name, Path(folder, name))
+
+
+def _describe(
+    plan: IndexPlan, codebook: Codebook | None, encoded: list[EncodedShard], masked: FileRecord
+) -> IndexDescription:
+    kept = [Shard(shard.in_folder, shard.rows) for shard in plan.kept]
+    return IndexDescription(
+        spec=plan.spec,
+        rows=plan.rows,
+        shards=(*kept, *(each.shard for each in encoded)),
+        model_version=plan.model_version,
+        fingerprint=plan.fingerprint,
+        codebook=codebook,
+        masked=masked.name,
+    )
+
+
+def _with_findings(
+    description: IndexDescription, searcher: Searcher, tuned: Tuned, *, is_new: bool
+) -> IndexDescription:
+    """The description with what was measured."""
+    found, codebook = tuned.measured, description.codebook
+    if codebook is not None:
+        imbalance = searcher.imbalance
+        codebook = replace(codebook, imbalance=imbalance if is_new else codebook.imbalance, imbalance_now=imbalance)
+    recall = {
+        "recall_at_1": found.recall_at_1,
+        "recall_at_10": found.recall_at_10,
+        "recall_at_10_low": found.recall_at_10_low,
+    }
+    return replace(
+        description, nprobe=tuned.nprobe, rerank_factor=tuned.rerank_factor, recall=recall, codebook=codebook
+    )
+
+
+def _check_promoted(lake: Lake, plan: IndexPlan) -> None:
+    """A model promoted or rolled back while the index was made must not be overruled by it."""
+    promoted = lake.models.current()
+    if promoted != plan.promoted:
+        raise replaced(promoted, plan.promoted)
+
+
+def replaced(current: int | None, made_under: int | None) -> ModelReplaced:
+    """The error of an index whose model is the current one no longer."""
+    return ModelReplaced(
+        f"model {current} was put in place of model {made_under} while the index was made; it was not published, run "
+        "it again"
+    )
+
+
+@contextmanager
+def _cache(config: RebuildConfig) -> Iterator[Path]:
+    """Where a remote lake's files are copied to."""
+    if config.cache is not None:
+        yield config.cache
+        return
+    with tempfile.TemporaryDirectory(prefix="vitrine-") as folder:
+        yield Path(folder)

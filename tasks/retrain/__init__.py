@@ -1,0 +1,1 @@
+"""From labels to a model that is promoted, or refused with its reasons."""

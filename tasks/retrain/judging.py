@@ -1,0 +1,173 @@
+"""How a model does on the held-out pictures, kept beside its weights so that anybody can judge again."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from model.attention import attention_maps
+from model.calibration import fit_temperature
+from model.evaluation import Evaluation, HeldOut, evaluate, retrieval_recall
+from model.examples import Examples
+from model.gate import Decision
+from model.predict import Predictions, Predictor
+from model.split import Split
+from tasks.retrain.labelled import Labelled
+
+PAGE = "evaluation.html"
+BATCH = 64
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A model's measures and what it said of each held-out picture."""
+
+    evaluation: Evaluation
+    predictions: Predictions
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The labelled pictures and who of them is held out: the same for every model that is measured."""
+
+    labelled: Labelled
+    sides: Split
+
+    @property
+    def categories(self) -> np.ndarray | None:
+        """Of the held-out pictures; None where the labels name none."""
+        listed = [self.labelled.categories[index] for index in self.sides.held_out]
+        return np.array(listed, dtype=object) if any(listed) else None
+
+
+def measure(model: Predictor, examples: Examples, trial: Trial) -> Measured:
+    """Calibrate on the validation side, then measure on the held-out side: polarity, intensities, retrieval."""
+    labelled, sides = trial.labelled, trial.sides
+    held_out = sides.held_out
+    found = _predict(model, examples, held_out)
+    temperature = None
+    if len(sides.validation):
+        validation = _predict(model, examples, sides.validation)
+        temperature = fit_temperature(validation.polarity, labelled.labels[sides.validation])
+    evaluation = evaluate(
+        labelled.labels[held_out],
+        found.polarity,
+        labelled.groups[held_out],
+        seed=0,
+        temperature=temperature,
+        categories=trial.categories,
+        intensities=np.stack([found.negative_intensity, found.positive_intensity], axis=1),
+    )
+    # By product, not by joined group: another product's near-copy is no hit.
+    retrieval = retrieval_recall(found.embedding, labelled.products[held_out])
+    return Measured(replace(evaluation, retrieval=retrieval), found)
+
+
+def held_out_file(trial: Trial, candidate: Predictions, incumbent: Predictions | None) -> bytes:
+    """The held-out pictures with both models' answers, as Parquet."""
+    labelled, chosen = trial.labelled, trial.sides.held_out
+    rows = {
+        "image_key": [labelled.keys[index] for index in chosen],
+        "label": labelled.labels[chosen],
+        "group": labelled.groups[chosen].tolist(),
+        "category": pa.array([labelled.categories[index] for index in chosen], pa.string()),
+        "polarity": candidate.polarity,
+        "positive_intensity": candidate.positive_intensity,
+        "negative_intensity": candidate.negative_intensity,
+        "incumbent_polarity": pa.nulls(len(chosen), pa.float32()) if incumbent is None else incumbent.polarity,
+    }
+    sink = io.BytesIO()
+    pq.write_table(pa.table(rows), sink, compression="zstd")
+    return sink.getvalue()
+
+
+def answers(trial: Trial, measured: Measured) -> HeldOut:
+    """A model's answers on the held-out pictures, for pairing it with another's."""
+    labelled, chosen = trial.labelled, trial.sides.held_out
+    return HeldOut(labelled.labels[chosen], measured.predictions.polarity, labelled.groups[chosen], trial.categories)
+
+
+def draw_page(
+    model: Predictor,
+    examples: Examples,
+    trial: Trial,
+    *,
+    version: int,
+    candidate: Measured,
+    incumbent: Measured | None,
+    decision: Decision,
+    training: Mapping[str, Any],
+) -> bytes | None:
+    """The evaluation as one HTML document; None where it could not be drawn, which must not cost the training."""
+    from pages.evaluation import PageData, Verdict, WrongPicture, measures_of, most_wrong, render_page
+
+    labelled, chosen, found = trial.labelled, trial.sides.held_out, candidate.predictions
+    try:
+        rows = most_wrong(labelled.labels[chosen], found.polarity)
+        maps = attention_maps(model, examples.pixels(chosen[rows])) if len(rows) else np.empty((0, 2, 1, 1))
+        worst = tuple(
+            WrongPicture(
+                labelled.keys[chosen[row]],
+                int(labelled.labels[chosen[row]]),
+                float(found.polarity[row]),
+                labelled.jpegs[chosen[row]],
+                negative,
+                positive,
+            )
+            for row, (negative, positive) in zip(rows, maps, strict=True)
+        )
+        data = PageData(
+            title=f"Model {version}",
+            model_version=version,
+            verdict=Verdict.of(decision),
+            candidate=measures_of(_shown(candidate.evaluation)),
+            incumbent=None if incumbent is None else measures_of(_shown(incumbent.evaluation)),
+            labels=labelled.labels[chosen],
+            polarity=found.polarity,
+            positive_intensity=found.positive_intensity,
+            negative_intensity=found.negative_intensity,
+            incumbent_polarity=None if incumbent is None else incumbent.predictions.polarity,
+            categories=None if trial.categories is None else [str(name) for name in trial.categories],
+            worst=worst,
+            training=dict(training),
+            label_facts={
+                "trained on": len(trial.sides.train),
+                "validation": len(trial.sides.validation),
+                "held out": len(chosen),
+            },
+        )
+        return render_page(data).encode()
+    except Exception:
+        logger.warning("the evaluation page could not be drawn", exc_info=True)
+        return None
+
+
+def _shown(evaluation: Evaluation) -> dict[str, Any]:
+    """The measures that the page lists, under the names that it explains."""
+    found = evaluation.to_dict()
+    found = {name: value for name, value in found.items() if name not in ("categories", "intensities", "retrieval")}
+    found["ece_before"], found["ece_after"] = found.pop("ece"), found.pop("ece_calibrated")
+    if evaluation.retrieval is not None:
+        for k, recall in evaluation.retrieval.recall.items():
+            found[f"recall_at_{k}"] = [recall.value, recall.low, recall.high]
+    return found
+
+
+def _predict(model: Predictor, examples: Examples, indices: np.ndarray) -> Predictions:
+    batches = np.array_split(indices, -(-len(indices) // BATCH))
+    found = [model.predict(examples.pixels(batch)) for batch in batches]
+    return Predictions(
+        polarity=np.concatenate([each.polarity for each in found]),
+        negative_intensity=np.concatenate([each.negative_intensity for each in found]),
+        positive_intensity=np.concatenate([each.positive_intensity for each in found]),
+        embedding=np.concatenate([each.embedding for each in found]),
+    )

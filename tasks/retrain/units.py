@@ -1,0 +1,198 @@
+"""From labels to a model that is promoted, or refused with its reasons."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lake.lake import Lake
+from lake.versions import Action, Entry
+from model.distributed import Distributed
+from model.evaluation import Evaluation
+from model.gate import Decision, GatePolicy, decide
+from model.precision import resolved_precision
+from model.predict import Predictor, choose_device
+from model.training import EpochReport, train
+from tasks import progress
+from tasks.device_lock import device_lock
+from tasks.models import HELD_OUT, ModelCard, load_network, seal_model
+from tasks.retrain.checkpoint import LakeCheckpoint
+from tasks.retrain.judging import PAGE, Measured, Trial, answers, draw_page, held_out_file, measure
+from tasks.retrain.labels import LabelSnapshot
+from tasks.retrain.preparation import Prepared, RetrainConfig, TrainingRequest, examples_of, prepare
+from tasks.retrain.torchrun import call_helpers, training_device
+from tasks.units import unit
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A trained model, not yet in the log, and how it did on the held-out pictures."""
+
+    version: int
+    trained_on: int
+    evaluation: Evaluation
+    incumbent: Evaluation | None  # on the same pictures; None where there is no trained incumbent
+    decision: Decision
+    newest: Entry | None  # of the model log, when training began
+    checkpoint: str  # kept until the decision is recorded: a run that can't record it loses no training
+
+
+@unit
+def train_candidate(
+    lake: Lake, labels: LabelSnapshot, config: RetrainConfig, policy: GatePolicy, force_reason: str | None
+) -> Candidate:
+    """Train on one side of the labels, measure on another, decide, write the version with its evaluation.
+
+    A training that was interrupted is taken up where its last checkpoint left it. Raises LabelsUnusable and
+    TrainingDiverged; then no version is visible.
+    """
+    newest = lake.models.newest()
+    request = TrainingRequest(lake, labels, config, None if newest is None else newest.current)
+    prepared = prepare(request)
+    checkpoint = _checkpoint(lake, request, prepared)
+    with device_lock(config.device_lock):
+        distributed = call_helpers(request)
+        model = _train(prepared, request, checkpoint, distributed)
+        measured = measure(model, prepared.examples, prepared.trial)
+        against = _measure_incumbent(lake, prepared, config)
+    decision = _decide(prepared.trial, measured, against, policy, force_reason)
+    properties = _properties(prepared, request, measured, decision) | {"processes": distributed.world_size}
+    version = _write(lake, model, prepared, measured, against, decision, properties)
+    return Candidate(
+        version=version,
+        trained_on=len(prepared.training_side),
+        evaluation=measured.evaluation,
+        incumbent=None if against is None else against.evaluation,
+        decision=decision,
+        newest=newest,
+        checkpoint=checkpoint.path,
+    )
+
+
+def _checkpoint(lake: Lake, request: TrainingRequest, prepared: Prepared) -> LakeCheckpoint:
+    """The same request finds the same checkpoint again."""
+    side = prepared.trial.sides.train.tolist()
+    start = request.config.start
+    chosen = start.backbone, start.image_size, start.weights, start.seed
+    asked_for = request.labels.sha256, prepared.started_from, chosen, prepared.training, side
+    return LakeCheckpoint(lake.store, *asked_for)
+
+
+def _train(
+    prepared: Prepared, request: TrainingRequest, checkpoint: LakeCheckpoint, distributed: Distributed
+) -> Predictor:
+    device = training_device(request.config.device)
+    train(
+        prepared.network,
+        prepared.training_side,
+        prepared.training,
+        device=device,
+        on_epoch=lambda report: _tell(report, request.labels.labelled),
+        checkpoint=checkpoint,
+        distributed=distributed,
+    )
+    return Predictor(prepared.network, prepared.examples.preprocessing, device)
+
+
+def _properties(prepared: Prepared, request: TrainingRequest, measured: Measured, decision: Decision) -> dict[str, Any]:
+    """What the manifest says of a training, beside the network itself."""
+    labels, sides = request.labels, prepared.trial.sides
+    precision = resolved_precision(training_device(request.config.device), prepared.training.precision)
+    return {
+        "evaluation": measured.evaluation.to_dict(),
+        "incumbent": request.incumbent,
+        "decision": {"promote": decision.promote, "reasons": list(decision.reasons)},
+        "training": prepared.training.to_dict() | {"precision": precision},
+        "labels": {
+            "sha256": labels.sha256,
+            "labelled": labels.labelled,
+            "trained_on": len(sides.train),
+            "validation": len(sides.validation),
+            "held_out": len(sides.held_out),
+        },
+        "started_from": prepared.started_from,
+    }
+
+
+def _write(
+    lake: Lake,
+    model: Predictor,
+    prepared: Prepared,
+    measured: Measured,
+    against: Measured | None,
+    decision: Decision,
+    properties: Mapping[str, Any],
+) -> int:
+    """The candidate as a sealed version, not yet in the log; its number."""
+    draft, trial = lake.models.draft(), prepared.trial
+    page = draw_page(
+        model,
+        prepared.examples,
+        trial,
+        version=draft.version,
+        candidate=measured,
+        incumbent=against,
+        decision=decision,
+        training=properties["training"],
+    )
+    theirs = None if against is None else against.predictions
+    files = {HELD_OUT: held_out_file(trial, measured.predictions, theirs)}
+    files |= {} if page is None else {PAGE: page}
+    seal_model(draft, model.network.cpu(), model.preprocessing, trained=True, properties=properties, files=files)
+    return draft.version
+
+
+@unit
+def record_decision(lake: Lake, candidate: Candidate) -> None:
+    """Promote or refuse the candidate by one log entry. Raises LostRace."""
+    action: Action = "promote" if candidate.decision.promote else "refuse"
+    lake.models.append(
+        action, candidate.version, based_on=candidate.newest, reason="; ".join(candidate.decision.reasons)
+    )
+    lake.store.delete([candidate.checkpoint])
+
+
+def _decide(
+    trial: Trial,
+    candidate: Measured,
+    incumbent: Measured | None,
+    policy: GatePolicy,
+    force_reason: str | None,
+) -> Decision:
+    """The gate's decision, or a person's against it."""
+    decision = decide(
+        candidate.evaluation,
+        None if incumbent is None else incumbent.evaluation,
+        policy,
+        held_out=answers(trial, candidate),
+        incumbent_held_out=None if incumbent is None else answers(trial, incumbent),
+    )
+    if force_reason is None or decision.promote:
+        return decision
+    return replace(decision, promote=True, reasons=(f"forced: {force_reason}", *decision.reasons))
+
+
+def _tell(report: EpochReport, pictures: int) -> None:
+    """Progress in labelled pictures, so that the last epoch completes them."""
+    logger.info("epoch %d of %d: loss %.4f", report.epoch, report.epochs, report.loss)
+    progress.advance(pictures * report.epoch // report.epochs - pictures * (report.epoch - 1) // report.epochs)
+
+
+def _measure_incumbent(lake: Lake, prepared: Prepared, config: RetrainConfig) -> Measured | None:
+    """The incumbent on the same pictures; None where there is none that was trained."""
+    incumbent: ModelCard | None = prepared.incumbent
+    if incumbent is None or not incumbent.trained:
+        return None
+    examples = examples_of(prepared.trial.labelled, incumbent.preprocessing, config)
+    model = Predictor(load_network(lake, incumbent), incumbent.preprocessing, choose_device(config.device))
+    return measure(model, examples, prepared.trial)
+
+
+def describe(candidate: Candidate) -> Mapping[str, Any]:
+    """The candidate's evaluation, and the incumbent's on the same pictures where there is one."""
+    incumbent = None if candidate.incumbent is None else candidate.incumbent.to_dict()
+    return candidate.evaluation.to_dict() | {"incumbent": incumbent}

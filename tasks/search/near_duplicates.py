@@ -1,0 +1,128 @@
+"""Near-identical pictures in the published index: what a shop may want to merge, drop or correct.
+
+The index proposes groups by the cosine of embeddings. How near two different pictures may be depends on the model: a
+trained one puts all that feels alike close together. So the stored pixels confirm each group, or take it apart.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from index.duplicates import NearDuplicates, near_duplicates
+from lake import catalogue
+from lake.lake import Lake
+from model.pictures.decoding import decode
+from model.pictures.hashing import HASH_BYTES, join_groups, perceptual_hash
+from tasks.search.reader import OpenIndex, Reader
+
+PICTURES_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class Duplicate:
+    """One picture of a group and how similar it is to the group's first."""
+
+    image_key: str
+    product_id: str | None
+    similarity: float  # cosine
+
+
+@dataclass(frozen=True)
+class DuplicateGroup:
+    """Near-identical pictures, by key."""
+
+    products: int  # that the group's pictures show
+    pictures: tuple[Duplicate, ...]
+
+
+@dataclass(frozen=True)
+class DuplicatesFound:
+    """What the index holds more than once."""
+
+    index_version: int
+    model_version: int
+    threshold: float
+    pictures: int  # in the index
+    groups: int
+    superfluous: int  # pictures that would go if each group kept one
+    shown: tuple[DuplicateGroup, ...]  # the largest groups
+
+
+def find_near_duplicates(
+    lake: Lake, cache: Path, threshold: float, limit: int, *, across_products: bool = False, confirm: bool = True
+) -> DuplicatesFound:
+    """Groups of pictures at least so similar, largest first.
+
+    With `across_products` only those that show several products: one photograph used for two of them. With
+    `confirm` the pictures of a group must look alike in their pixels too (`model.pictures.hashing`).
+    Raises LakeError where no index is published.
+    """
+    index = Reader(lake, cache).index
+    # Embeddings have length 1, so a cosine is a distance too.
+    euclidean = index.searcher.spec.metric == "euclidean"
+    groups = near_duplicates(index.searcher, -math.sqrt(2 - 2 * threshold) if euclidean else threshold)
+    if confirm and groups:
+        groups = _confirmed(lake, index, groups)
+    if across_products:
+        groups = [group for group in groups if _products(index, group) > 1]
+    return DuplicatesFound(
+        index_version=index.version,
+        model_version=index.model_version,
+        threshold=threshold,
+        pictures=len(index.searcher),
+        groups=len(groups),
+        superfluous=sum(len(group.rows) - 1 for group in groups),
+        shown=tuple(_described(index, group) for group in groups[:limit]),
+    )
+
+
+def _confirmed(lake: Lake, index: OpenIndex, groups: list[NearDuplicates]) -> list[NearDuplicates]:
+    """The parts of each group whose pixels agree. What the catalogue has lost since is left out."""
+    keys = index.searcher.keys(np.concatenate([group.rows for group in groups]))
+    names = keys["image_key"].to_pylist()
+    hashes = _hashes(lake, names)
+    found, start = [], 0
+    for group in groups:
+        here = slice(start, start := start + len(group.rows))
+        known = [(row, name) for row, name in zip(group.rows.tolist(), names[here], strict=True) if name in hashes]
+        alone = [name for _, name in known]  # each its own group, until its pixels join it to another
+        joined = join_groups(alone, alone, np.array([hashes[name] for name in alone]).reshape(-1, HASH_BYTES))
+        parts: dict[str, list[int]] = {}
+        for (row, _), part in zip(known, joined.tolist(), strict=True):
+            parts.setdefault(part, []).append(row)
+        found += [NearDuplicates.of(index.searcher, np.array(rows)) for rows in parts.values() if len(rows) > 1]
+    return sorted(found, key=lambda group: (-len(group.rows), group.rows[0]))
+
+
+def _hashes(lake: Lake, image_keys: list[str]) -> dict[str, npt.NDArray[np.uint8]]:
+    """Each live picture's perceptual hash, a few hundred pictures in memory at a time."""
+    hashes: dict[str, npt.NDArray[np.uint8]] = {}
+    with catalogue.connect(lake) as sql:
+        sql.register("wanted", pa.table({"image_key": pa.array(image_keys, pa.string())}))
+        batches = sql.execute("SELECT image_key, pixels FROM pixels SEMI JOIN wanted USING (image_key)")
+        for batch in batches.to_arrow_reader(PICTURES_AT_ONCE):
+            names, pixels = (batch[name].to_pylist() for name in ("image_key", "pixels"))
+            # Not reduced first, which would bring torch: the stored pixels are small.
+            hashes |= {name: perceptual_hash(decode(data).rgb) for name, data in zip(names, pixels, strict=True)}
+    return hashes
+
+
+def _products(index: OpenIndex, group: NearDuplicates) -> int:
+    return len(np.unique(index.products.of_row[group.rows]))
+
+
+def _described(index: OpenIndex, group: NearDuplicates) -> DuplicateGroup:
+    rows = index.searcher.keys(group.rows).select(["image_key", "product_id"]).to_pylist()
+    euclidean = index.searcher.spec.metric == "euclidean"
+    cosines = 1 - group.similarity**2 / 2 if euclidean else group.similarity
+    pictures = (
+        Duplicate(row["image_key"], row["product_id"], cosine)
+        for row, cosine in zip(rows, cosines.tolist(), strict=True)
+    )
+    return DuplicateGroup(_products(index, group), tuple(pictures))

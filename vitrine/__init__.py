@@ -1,0 +1,1 @@
+"""What people and programs hold: the command line, the demo, and what a program imports."""

@@ -1,0 +1,5 @@
+"""`python -m vitrine`: the command line."""
+
+from vitrine.cli import main
+
+main()

@@ -1,0 +1,5 @@
+"""The `vitrine` command."""
+
+from vitrine.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,127 @@
+"""What a flow would do, found out without a server and without writing anything."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flows.parameters import IngestParameters, NightlyParameters, RebuildParameters, ScoreParameters
+from index.memory import estimate
+from lake.errors import NoLake
+from lake.lake import Lake, open_lake
+from lake.store import open_store
+from tasks.ingest.units import preview_ingest
+from tasks.models import require_model
+from tasks.rebuild.plan import IndexPlan, RebuildConfig, preview_index
+from tasks.score.units import preview_scoring
+
+
+def preview(parameters: IngestParameters | ScoreParameters | RebuildParameters) -> dict[str, Any]:
+    """The plan of the flow whose parameters these are, as counts."""
+    if isinstance(parameters, NightlyParameters):
+        return _night(parameters)
+    if isinstance(parameters, IngestParameters):
+        return _ingest(parameters)
+    lake = open_lake(parameters.lake_uri)
+    if isinstance(parameters, ScoreParameters):
+        return _score(lake, parameters.model_version or require_model(lake))
+    version = parameters.model_version or require_model(lake)
+    config = parameters.rebuild_config()
+    return _index(preview_index(lake, version, config, parameters.afresh), config)
+
+
+def _index(plan: IndexPlan, config: RebuildConfig) -> dict[str, Any]:
+    found = {
+        "model": plan.model_version,
+        "vectors": plan.rows,
+        "index": plan.spec.factory_string(),
+        "bytes_per_vector": plan.spec.bytes_per_vector,
+        "publish": _publication(plan),
+    }
+    if plan.same_as is not None:
+        return found
+    to_write = [shard.rows for shard in plan.to_write]
+    memory = estimate(
+        plan.spec,
+        rows=plan.rows,
+        training_rows=min(plan.rows, plan.spec.training_rows) if plan.trains else 0,
+        shard_rows=max(to_write, default=0),
+        queries=2 * config.queries,
+    )
+    return found | {
+        "quantizers": _quantizers(plan),
+        "shards_kept": len(plan.kept),
+        "masked_vectors": sum(shard.rows - shard.live for shard in plan.kept),
+        "shards_to_write": len(to_write),
+        "vectors_to_write": sum(to_write),
+        "largest_shard_mb": _mb(max(to_write, default=0) * plan.spec.bytes_per_vector),
+        "to_write_mb": _mb(sum(to_write) * plan.spec.bytes_per_vector),
+        "memory_training_mb": _mb(memory.training),
+        "memory_encoding_mb": _mb(memory.encoding),
+        "memory_measuring_mb": _mb(memory.measuring),
+        "memory_searching_mb": _mb(memory.searching),
+        "mapped_vectors_mb": _mb(2 * plan.spec.dimension * plan.rows),
+    }
+
+
+def _mb(size_bytes: int) -> float:
+    return round(size_bytes / 1e6, 1)
+
+
+def _quantizers(plan: IndexPlan) -> str:
+    if plan.spec.kind == "flat":
+        return "none: every vector is compared"
+    return (
+        f"trained on {min(plan.rows, plan.spec.training_rows)} vectors: {plan.afresh}" if plan.trains else "as they are"
+    )
+
+
+def _publication(plan: IndexPlan) -> str:
+    if plan.is_current:
+        return "nothing: the published index has this content"
+    return "a new version" if plan.same_as is None else f"version {plan.same_as} again: it has this content"
+
+
+def _ingest(parameters: IngestParameters) -> dict[str, Any]:
+    plan = preview_ingest(_lake_or_none(parameters.lake_uri), parameters.source_uri, parameters.ingest_config())
+    return {
+        "source": plan.source,
+        "listed": plan.listed,
+        "skipped": plan.skipped,
+        "unchanged": plan.unchanged,
+        "new": plan.new,
+        "changed": plan.changed,
+        "deleted": plan.deleted,
+    }
+
+
+def _score(lake: Lake, version: int) -> dict[str, Any]:
+    plan = preview_scoring(lake, version)
+    side = lake.models.manifest(version).properties["preprocessing"]["image_size"]
+    return {
+        "model": version,
+        "live": plan.live,
+        "already_scored": plan.already_scored,
+        "to_score": plan.to_score,
+        "input": f"{side}×{side} pixels",
+    }
+
+
+def _night(parameters: NightlyParameters) -> dict[str, Any]:
+    """The ingest is known; what follows depends on what the new pictures turn out to hold."""
+    found = _ingest(parameters)
+    lake = open_lake(parameters.lake_uri)
+    score = _score(lake, require_model(lake))
+    changes = found["new"] + found["changed"] + found["deleted"]
+    return found | {
+        "model": score["model"],
+        "to_score_at_most": score["to_score"] + found["new"] + found["changed"],
+        "publish": "a new index version" if changes or score["to_score"] else "nothing, unless the model changed",
+    }
+
+
+def _lake_or_none(uri: str) -> Lake:
+    """The lake, or an empty one in memory where there is none yet: a dry run creates nothing."""
+    try:
+        return open_lake(uri)
+    except NoLake:
+        return Lake(open_store("memory://"))

@@ -1,0 +1,138 @@
+"""The demo: a drawn shop, a small network trained on part of it, one night over all of it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flows import display
+from flows.ingest import ingest_catalogue
+from flows.nightly import NightSummary, nightly
+from flows.parameters import IngestParameters, NightlyParameters, RetrainParameters
+from flows.retrain import RetrainSummary, retrain_model
+from flows.settings import read_settings
+from lake import catalogue
+from lake.lake import open_lake
+from tasks import progress
+from tasks.search.queries import Found, search_by_key
+from vitrine.demo.draw_catalogue import DrawnPicture, draw_catalogue, write_labels
+
+VIEWS = 4  # pictures a product
+BROKEN = 3
+IMAGE_SIZE = 64
+LABELLED_SHARE = 0.7  # of the products; the rest arrives with the night
+PRODUCT_ID_PATTERN = r"([^/]+)/[^/]+$"  # the folder that a picture lies in
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What the demo did and found."""
+
+    source: str
+    pictures: int
+    retrain: RetrainSummary
+    night: NightSummary
+    rejected: list[dict[str, Any]]
+    most_positive: list[dict[str, Any]]
+    most_negative: list[dict[str, Any]]
+    search: Found
+    next_commands: list[str]
+
+
+def run_demo(directory: Path, *, products: int, epochs: int, seed: int) -> Demo:
+    """Draw into an empty directory, ingest a first part, train on it, then let the night bring the rest."""
+    source, labels, lake = directory / "pictures", directory / "labels.csv", str(directory / "lake")
+    drawn = _draw(source, products, seed)
+    early = _delivered_first(drawn)
+    write_labels(labels, early)
+    with _held_back(source, {picture.image_key for picture in early}, directory / "arriving"):
+        ingest_catalogue(IngestParameters(lake=lake, source=str(source), product_id_pattern=PRODUCT_ID_PATTERN))
+    retrained = retrain_model(
+        RetrainParameters(
+            lake=lake,
+            labels=str(labels),
+            backbone="resnet18",
+            image_size=IMAGE_SIZE,
+            weights="random",
+            epochs=epochs,
+            seed=seed,
+            then_serve=False,  # the night does it
+        )
+    )
+    night = nightly(NightlyParameters(lake=lake, source=str(source), product_id_pattern=PRODUCT_ID_PATTERN))
+    return _look_around(lake, source, len(drawn), retrained, night)
+
+
+def _draw(source: Path, products: int, seed: int) -> list[DrawnPicture]:
+    with display.stage("draw the shop", products * VIEWS):
+        return draw_catalogue(
+            source, products=products, views=VIEWS, seed=seed, broken=BROKEN, on_picture=lambda _: progress.advance(1)
+        )
+
+
+def _delivered_first(drawn: Sequence[DrawnPicture]) -> list[DrawnPicture]:
+    """Whole products, the same share of each label."""
+    chosen: set[str] = set()
+    for label in (0, 1):
+        products = sorted({picture.product_id for picture in drawn if picture.label == label})
+        # Strided, so that every kind of product is on both sides.
+        chosen.update(product for number, product in enumerate(products) if number % 10 < 10 * LABELLED_SHARE)
+    return [picture for picture in drawn if picture.product_id in chosen]
+
+
+@contextmanager
+def _held_back(source: Path, kept: set[str], aside: Path) -> Iterator[None]:
+    """Only some pictures are in the source while the block runs; the others arrive afterwards."""
+    moved = [path for path in sorted(source.rglob("*")) if path.is_file()]
+    moved = [path for path in moved if path.relative_to(source).as_posix() not in kept]
+    for path in moved:
+        target = aside / path.relative_to(source)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(target)
+    try:
+        yield
+    finally:
+        for path in moved:
+            (aside / path.relative_to(source)).rename(path)
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _look_around(lake_uri: str, source: Path, pictures: int, retrained: RetrainSummary, night: NightSummary) -> Demo:
+    """Ask what a user would ask first."""
+    lake = open_lake(lake_uri)
+    with catalogue.connect(lake) as sql:
+
+        def ask(query: str) -> list[dict[str, Any]]:
+            rows: list[dict[str, Any]] = sql.execute(query).to_arrow_table().to_pylist()
+            return rows
+
+        rejected = ask("SELECT image_key, reason FROM rejected ORDER BY image_key")
+        most_positive = ask("FROM most_positive(n := 3)")
+        most_negative = ask("FROM most_negative(n := 3)")
+    key = str(most_positive[0]["image_key"])
+    option = f"--lake {lake_uri}"
+    vitrine = "vitrine" if shutil.which("vitrine") else os.path.relpath(sys.argv[0])
+    return Demo(
+        source=str(source),
+        pictures=pictures,
+        retrain=retrained,
+        night=night,
+        rejected=rejected,
+        most_positive=most_positive,
+        most_negative=most_negative,
+        search=search_by_key(lake, key, 5, read_settings().cache_directory),
+        next_commands=[
+            f"{vitrine} status {option}",
+            f"{vitrine} search --key {key} {option}",
+            f"{vitrine} search {source / key} {option}",
+            f'{vitrine} sql "FROM product_polarity() LIMIT 5" {option}',
+            f"{vitrine} nightly {source} {option}    # nothing changed: nothing is done",
+            f"open {lake_uri}/{catalogue.CATALOGUE} read-only in any DuckDB client",
+        ],
+    )
