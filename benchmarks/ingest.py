@@ -35,21 +35,14 @@ from statistics import median
 
 from lake.lake import open_lake
 from lake.store import Store, open_store
-from tasks import shards as workspace
-from tasks.ingest.units import (
-    REMOTE_FETCH_THREADS,
-    IngestConfig,
-    check_images,
-    commit_images,
-    fetch_threads,
-    ingest_shard,
-    plan_ingest,
-)
+from tasks.ingest.stage import ingest
+from tasks.ingest.units import REMOTE_FETCH_THREADS, IngestConfig, fetch_threads
 from tasks.pictures import read_picture
-from tasks.timing import StageTime, merged
+from tasks.runner import Inline
+from tasks.runs import running
+from tasks.timing import StageTime
 
 CONFIG = IngestConfig()
-SHARDS_AT_ONCE = 2  # as in flows/ingest.py
 CORES = os.cpu_count() or 1
 
 
@@ -84,18 +77,12 @@ class Place:
 
 def ingest_all(source: str, folder: Path) -> tuple[StageTime, ...]:
     """A first night's ingest into a new local lake; the stages' times."""
-    lake_uri, run = str(folder / uuid.uuid4().hex), uuid.uuid4().hex
-    lake = open_lake(lake_uri, create=True)
-    plan = plan_ingest.fn(lake, source, run, CONFIG)
-    with ThreadPoolExecutor(SHARDS_AT_ONCE) as pool:
-        read = list(
-            pool.map(lambda shard: ingest_shard.fn(lake, source, run, shard, plan.ingested_at, CONFIG), plan.shards)
-        )
-    commit_images.fn(lake, run, plan, read)
-    if check_images.fn(lake, plan, read) != plan.listed:
+    lake = open_lake(str(folder / uuid.uuid4().hex), create=True)
+    with running(lake, "benchmark", Inline()) as run:
+        summary = ingest(run.lake, source, CONFIG, run.runner)
+    if summary.live != summary.listed:
         raise SystemExit("not every picture was ingested")
-    workspace.clear(lake.store, run)
-    return merged(spent for shard in read for spent in shard.times)
+    return tuple(spent for spent in run.times() if spent.name in ("fetch", "decode", "write"))
 
 
 @dataclass(frozen=True)

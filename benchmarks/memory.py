@@ -15,9 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-import uuid
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from benchmarks._small_pictures import write_small_pictures
@@ -26,40 +24,19 @@ LIMIT = 1.10  # of the largest catalogue's peak over the smallest one's
 
 
 def ingest(lake_uri: str, source: str) -> int:
-    """Bring a lake up to date with the source, two shards at once as the flow does; the live pictures."""
-    from lake.lake import open_lake
-    from tasks import shards as workspace
-    from tasks.ingest.units import IngestConfig, check_images, commit_images, ingest_shard, plan_ingest
+    """Bring a lake up to date with the source; the live pictures."""
+    from flows.parameters import IngestParameters
+    from tasks.runner import Inline
 
-    lake, run, config = open_lake(lake_uri, create=True), uuid.uuid4().hex, IngestConfig()
-    plan = plan_ingest.fn(lake, source, run, config)
-    with ThreadPoolExecutor(2) as pool:
-        work = [
-            pool.submit(ingest_shard.fn, lake, source, run, shard, plan.ingested_at, config) for shard in plan.shards
-        ]
-        shards = [each.result() for each in work]
-    commit_images.fn(lake, run, plan, shards)
-    live = check_images.fn(lake, plan, shards)
-    workspace.clear(lake.store, run)
-    return live
+    return IngestParameters(lake=lake_uri, source=source).run(Inline()).live
 
 
 def score(lake_uri: str, _source: str) -> int:
-    """Score what the promoted model has not seen, four shards at once as the flow does; the contents scored."""
-    from lake.lake import open_lake
-    from tasks import shards as workspace
-    from tasks.models import require_model
-    from tasks.score.units import ScoreConfig, commit_scores, plan_scoring, score_shard
+    """Score what the promoted model has not seen; the contents scored."""
+    from flows.parameters import ScoreParameters
+    from tasks.runner import Inline
 
-    lake, run, config = open_lake(lake_uri), uuid.uuid4().hex, ScoreConfig()
-    model = require_model(lake)
-    plan = plan_scoring.fn(lake, model, run, config)
-    with ThreadPoolExecutor(4) as pool:
-        work = [pool.submit(score_shard.fn, lake, model, run, shard, config, plan.to_score) for shard in plan.shards]
-        shards = [each.result() for each in work]
-    commit_scores.fn(lake, run, plan, shards)
-    workspace.clear(lake.store, run)
-    return plan.to_score
+    return ScoreParameters(lake=lake_uri).run(Inline()).scored
 
 
 def with_a_model(lake_uri: str, source: str) -> int:

@@ -3,9 +3,8 @@
     python benchmarks/orchestration.py --pictures 100000
 
 Writes small pictures, ingests them, puts generated scores beside them (through the real tables) and publishes an index.
-Then `vitrine nightly` runs as a person would run it, Prefect and its temporary server included: once with nothing
-new, once with 1 % new pictures. Where the command's seconds went comes from what it says itself; what it does not claim
-is the start of the command and of the server, and their end.
+Then `vitrine nightly` runs as a person would run it: once with nothing new, once with 1 % new pictures. Where the
+command's seconds went comes from what it says itself; what it does not claim is the start of the command and its end.
 """
 
 from __future__ import annotations

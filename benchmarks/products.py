@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from benchmarks.night import night
+from benchmarks.night import night_of
 from index.building import (
     IndexDescription,
     Shard,
@@ -109,7 +109,7 @@ def main() -> None:
         lake = asked.lake or str(Path(folder, "lake"))
         if asked.pictures:
             init_model(lake, ModelChoice(asked.backbone, asked.image_size, "random"))
-            night(open_lake(lake), str(asked.pictures))
+            night_of(open_lake(lake), str(asked.pictures))
         vectors, keys, named = read_embeddings(lake, asked.product_id_pattern)
         products = np.array(named)
         report(Path(folder), vectors, keys, products, asked.metric)

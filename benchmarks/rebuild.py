@@ -2,8 +2,8 @@
 
     python benchmarks/rebuild.py --pictures 100000 --dimension 512
 
-Vectors in clusters, as a network's embeddings are; no pictures and no network. The units of work run in one process,
-without Prefect. Every night starts from the same published version, which a rollback puts back.
+Vectors in clusters, as a network's embeddings are; no pictures and no network, no Prefect.
+Every night starts from the same published version, which a rollback puts back.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-
-import numpy as np
 
 from lake.rollback import roll_back
 from lake.tables import round_to_bfloat16
-from tasks import shards as workspace
-from tasks.rebuild import units as rebuild
-from tasks.rebuild.plan import RebuildConfig, plan_index
+from tasks import progress
+from tasks.rebuild.plan import RebuildConfig
+from tasks.rebuild.stage import IndexSummary, rebuild
+from tasks.runner import Inline
 from tests.vector_lake import VectorLake
 from tests.vectors import Floats, clustered
 
@@ -30,26 +30,21 @@ class Night:
     """One rebuild: its stages' seconds, what it wrote, what the published index measures."""
 
     seconds: dict[str, float]
-    found: rebuild.PublishedIndex
+    index: IndexSummary
 
 
 def night(lake: VectorLake, config: RebuildConfig) -> Night:
-    """What `rebuild-index` does."""
-    run, times = uuid.uuid4().hex, [time.perf_counter()]
-    plan = plan_index.fn(lake.lake, lake.model, run, config)
-    times.append(time.perf_counter())
-    version = rebuild.draft_index.fn(lake.lake)
-    trained = rebuild.train_index.fn(lake.lake, version, plan, config)
-    times.append(time.perf_counter())
-    encoded = [rebuild.encode_shard.fn(lake.lake, version, plan, shard, trained) for shard in plan.to_write]
-    times.append(time.perf_counter())
-    measured = rebuild.measure_index.fn(lake.lake, version, plan, trained, encoded, config)
-    times.append(time.perf_counter())
-    found = rebuild.publish_index.fn(lake.lake, version, plan, encoded, measured)
-    times.append(time.perf_counter())
-    workspace.clear(lake.lake.store, run)
-    stages = ("compare", "train", "encode", "measure", "publish")
-    return Night(dict(zip(stages, np.diff(times).tolist(), strict=True)), found)
+    """One rebuild."""
+    seconds: dict[str, float] = {}
+
+    @contextmanager
+    def timed(name: str, _pictures: int) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        seconds[name] = time.perf_counter() - started
+
+    with progress.watched_by(timed):
+        return Night(seconds, rebuild(lake.lake, config, Inline(), model_version=lake.model))
 
 
 def catalogue(vectors: Floats, first: int, keys: int) -> dict[str, Floats | None]:
@@ -92,13 +87,13 @@ def main() -> None:
     print(f"{arguments.pictures} vectors of {arguments.dimension}, shards of at most {config.shard_vectors}")
     print(f"{'':<24}" + "".join(f"{name:>14}" for name in done))
     for stage in done["first"].seconds:
-        print(f"{stage + ', s':<24}" + "".join(f"{each.seconds[stage]:>14.2f}" for each in done.values()))
+        print(f"{stage + ', s':<24}" + "".join(f"{each.seconds.get(stage, 0.0):>14.2f}" for each in done.values()))
     print(f"{'total, s':<24}" + "".join(f"{sum(each.seconds.values()):>14.2f}" for each in done.values()))
-    print(f"{'written, MB':<24}" + "".join(f"{each.found.bytes_written / 1e6:>14.1f}" for each in done.values()))
+    print(f"{'written, MB':<24}" + "".join(f"{each.index.bytes_written / 1e6:>14.1f}" for each in done.values()))
     for name in ("shards_kept", "shards_written"):
-        print(f"{name.replace('_', ' '):<24}" + "".join(f"{getattr(each.found, name):>14}" for each in done.values()))
-    print(f"{'recall@10':<24}" + "".join(f"{each.found.recall_at_10 or 0:>14.4f}" for each in done.values()))
-    print(f"{'one search, ms':<24}" + "".join(f"{each.found.latency_ms or 0:>14.3f}" for each in done.values()))
+        print(f"{name.replace('_', ' '):<24}" + "".join(f"{getattr(each.index, name):>14}" for each in done.values()))
+    print(f"{'recall@10':<24}" + "".join(f"{each.index.recall_at_10 or 0:>14.4f}" for each in done.values()))
+    print(f"{'one search, ms':<24}" + "".join(f"{each.index.latency_ms or 0:>14.3f}" for each in done.values()))
 
 
 if __name__ == "__main__":

@@ -1,43 +1,41 @@
-"""How a run shows itself on a Prefect server: its name, its log, its state, and what it outlives there."""
+"""What a flow is around the engine: its name, its last state, and what a deployed run outlives."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import wraps
 from importlib.metadata import version
 from inspect import signature
 from typing import Any, TypeVar, cast
 
-from prefect import Flow, flow, get_client, get_run_logger
+from prefect import Flow, flow
 from prefect.client.schemas.objects import State
-from prefect.context import FlowRunContext
-from prefect.exceptions import MissingContextError
 from prefect.runtime import flow_run
-from prefect.states import Completed, Failed, Running
-from prefect.task_runners import TaskRunner
+from prefect.states import Completed, Failed
 
-from flows.display import best_effort
 from flows.errors import EXPECTED, for_people
 from flows.parameters import FlowParameters
+from flows.runners import is_deployed
 
 Asked = TypeVar("Asked", bound=FlowParameters)
 Summary = TypeVar("Summary")
 
 
-def stated(
-    name: str, *, task_runner: TaskRunner[Any] | None = None
-) -> Callable[[Callable[[Asked], Summary]], Flow[[Asked], Summary]]:
+def stated(name: str) -> Callable[[Callable[[Asked], Summary]], Flow[[Asked], Summary]]:
     """A flow that is named by what it does, and whose last state says in one line what came of it."""
 
     def decorate(function: Callable[[Asked], Summary]) -> Flow[[Asked], Summary]:
         @wraps(function)
-        def run(*args: Any, **kwargs: Any) -> State[Any]:
+        def run(parameters: Asked) -> State[Any]:
             try:
-                summary = function(*args, **kwargs)
+                if is_deployed():
+                    prepare_deployed_run()
+                    parameters.require_absolute()
+                summary = function(parameters)
             except Exception as error:
                 known = for_people(error)
                 if known is None:
@@ -50,7 +48,7 @@ def stated(
         # Prefect reads the parameters' types from here; by name they would be looked for in this module.
         run.__signature__ = signature(function, eval_str=True)  # type: ignore[attr-defined]
         del run.__wrapped__
-        made = flow(name=name, flow_run_name=_run_name, version=version("vitrine"), task_runner=task_runner)(run)
+        made = flow(name=name, flow_run_name=_run_name, version=version("vitrine"))(run)
         return cast("Flow[[Asked], Summary]", made)
 
     return decorate
@@ -60,47 +58,9 @@ def _run_name() -> str:
     """What runs, for which night, on which lake: "nightly 2026-11-27 02:00 shop"."""
     at = flow_run.scheduled_start_time or datetime.now(UTC)
     words = [str(flow_run.flow_name), f"{at.astimezone(UTC):%Y-%m-%d %H:%M}"]
-    with best_effort():  # a wrong setting is the run's to report
+    with suppress(Exception):  # a wrong setting is the run's to report
         words.append(flow_run.parameters["parameters"].lake_uri.rstrip("/").rpartition("/")[2])
     return " ".join(words)
-
-
-def is_deployed() -> bool:
-    """Whether this is a deployment's run; a part of one is not.
-
-    `prefect.runtime.deployment` would ask the server for it, and give up where that is being started again.
-    """
-    context = FlowRunContext.get()
-    return context is not None and context.flow_run is not None and context.flow_run.deployment_id is not None
-
-
-def log(message: str, *args: object) -> None:
-    """A line of the flow run's own log, which Prefect's page shows."""
-    try:
-        get_run_logger().info(message, *args)
-    except MissingContextError:
-        logging.getLogger(__name__).info(message, *args)
-
-
-@contextmanager
-def waiting() -> Iterator[Callable[[str], None]]:
-    """While a run waits its state says for what: the block is given the way to say it."""
-    said: list[str] = []
-
-    def say(message: str) -> None:
-        if message not in said:
-            said.append(message)
-            log(message)
-            _set_state(Running(name="Waiting", message=message))
-
-    yield say
-    if said:
-        _set_state(Running())
-
-
-def _set_state(state: State[Any]) -> None:
-    with best_effort(), get_client(sync_client=True) as client:
-        client.set_flow_run_state(cast(Any, flow_run.id), state)  # which the server refuses for a run being cancelled
 
 
 def prepare_deployed_run() -> None:

@@ -7,21 +7,31 @@ from __future__ import annotations
 
 from dataclasses import fields
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator
 
 from flows.errors import SettingsError
 from flows.settings import Pattern, Settings, read_settings
-from lake.collection import CollectionPolicy
+from lake.collection import Collected, CollectionPolicy
+from lake.lake import open_lake
 from tasks.ingest.units import IngestConfig
 from tasks.models import ModelChoice
 from tasks.rebuild.plan import RebuildConfig
 from tasks.score.units import ScoreConfig
 
 if TYPE_CHECKING:  # they bring torch, which a night without new pictures never needs
+    from prefect import Flow
+
     from model.gate import GatePolicy
+    from tasks.ingest.stage import IngestSummary
+    from tasks.night import NightSummary
+    from tasks.rebuild.stage import IndexSummary
     from tasks.retrain.preparation import RetrainConfig
+    from tasks.retrain.stage import RetrainSummary
+    from tasks.runner import Runner
+    from tasks.score.stage import ScoreSummary
 
 
 class FlowParameters(BaseModel):
@@ -43,9 +53,17 @@ class FlowParameters(BaseModel):
         """The lake of this run."""
         return self.settings.lake
 
+    def require_absolute(self) -> None:
+        """A worker runs a deployment wherever it likes. Raises SettingsError where a path would depend on that."""
+        settings = self.settings
+        for name in ("lake", "source", "labels"):
+            place = getattr(settings, name)
+            if name in type(self).model_fields and place and "://" not in place and not Path(place).is_absolute():
+                raise SettingsError(f"{name} is {place!r}: a deployed run needs an absolute path or a URI")
 
-class IngestParameters(FlowParameters):
-    """`ingest-catalogue`: bring `images` up to date with a source of pictures."""
+
+class _Ingesting(FlowParameters):
+    """Which pictures are read, and how."""
 
     source: str | None = Field(None, description="Directory or s3://bucket/prefix of pictures")
     product_id_pattern: Pattern | None = Field(
@@ -72,6 +90,23 @@ class IngestParameters(FlowParameters):
         )
 
 
+class IngestParameters(_Ingesting):
+    """`ingest-catalogue`: bring `images` up to date with a source of pictures."""
+
+    def run(self, runner: Runner) -> IngestSummary:
+        """Carry it out. Raises what `tasks.ingest.stage.ingest` raises."""
+        from tasks.ingest.stage import ingest
+
+        source, config = self.source_uri, self.ingest_config()
+        return ingest(open_lake(self.lake_uri, create=True), source, config, runner)
+
+    def flow(self) -> Flow[[IngestParameters], IngestSummary]:
+        """The flow that does so on a Prefect server."""
+        from flows.ingest import ingest_catalogue
+
+        return ingest_catalogue
+
+
 class _Scoring(FlowParameters):
     """How the network is run."""
 
@@ -94,6 +129,18 @@ class ScoreParameters(_Scoring):
         """What the scoring tasks need."""
         return _score_config(self.settings)
 
+    def run(self, runner: Runner) -> ScoreSummary:
+        """Carry it out. Raises what `tasks.score.stage.score` raises."""
+        from tasks.score.stage import score
+
+        return score(open_lake(self.lake_uri), self.score_config(), runner, model_version=self.model_version)
+
+    def flow(self) -> Flow[[ScoreParameters], ScoreSummary]:
+        """The flow that does so on a Prefect server."""
+        from flows.score import score_catalogue
+
+        return score_catalogue
+
 
 class RebuildParameters(FlowParameters):
     """`rebuild-index`: publish an index of every live picture, where anything changed."""
@@ -106,8 +153,21 @@ class RebuildParameters(FlowParameters):
         """What the index tasks need."""
         return _rebuild_config(self.settings)
 
+    def run(self, runner: Runner) -> IndexSummary:
+        """Carry it out. Raises what `tasks.rebuild.stage.rebuild` raises."""
+        from tasks.rebuild.stage import rebuild
 
-class NightlyParameters(IngestParameters, _Scoring):
+        lake, config = open_lake(self.lake_uri), self.rebuild_config()
+        return rebuild(lake, config, runner, model_version=self.model_version, afresh=self.afresh)
+
+    def flow(self) -> Flow[[RebuildParameters], IndexSummary]:
+        """The flow that does so on a Prefect server."""
+        from flows.rebuild import rebuild_index
+
+        return rebuild_index
+
+
+class NightlyParameters(_Ingesting, _Scoring):
     """`nightly`: ingest, score and index, in this order."""
 
     recall_target: float | None = Field(None, gt=0, le=1, description="Least recall@10, its lower 95 % bound")
@@ -120,10 +180,18 @@ class NightlyParameters(IngestParameters, _Scoring):
         """What the index tasks need."""
         return _rebuild_config(self.settings)
 
-    def part(self, kind: type[Any], **more: Any) -> Any:
-        """The parameters of one of the flows that make up the night."""
-        shared = {name: getattr(self, name) for name in kind.model_fields if name in type(self).model_fields}
-        return kind(**shared | more)
+    def run(self, runner: Runner) -> NightSummary:
+        """Carry it out. Raises what `tasks.night.night` raises."""
+        from tasks.night import NightConfig, night
+
+        config = NightConfig(self.ingest_config(), self.score_config(), self.rebuild_config())
+        return night(open_lake(self.lake_uri), self.source_uri, config, runner)
+
+    def flow(self) -> Flow[[NightlyParameters], NightSummary]:
+        """The flow that does so on a Prefect server."""
+        from flows.nightly import nightly
+
+        return nightly
 
 
 class RetrainParameters(FlowParameters):
@@ -191,9 +259,19 @@ class RetrainParameters(FlowParameters):
             minimum_balanced_accuracy=settings.minimum_balanced_accuracy, credible_loss=settings.credible_loss
         )
 
-    def score_parameters(self, model_version: int) -> ScoreParameters:
-        """How the catalogue is scored after a promotion."""
-        return ScoreParameters(lake=self.lake, model_version=model_version, device=self.device)
+    def run(self, runner: Runner) -> RetrainSummary:
+        """Carry it out. Raises what `tasks.retrain.stage.retrain` raises."""
+        from tasks.retrain.stage import ServeConfig, retrain
+
+        then = ServeConfig(_score_config(self.settings), _rebuild_config(self.settings)) if self.then_serve else None
+        lake, policy = open_lake(self.lake_uri), self.gate_policy()
+        return retrain(lake, self.labels_uri, self.retrain_config(), runner, policy=policy, force=self.force, then=then)
+
+    def flow(self) -> Flow[[RetrainParameters], RetrainSummary]:
+        """The flow that does so on a Prefect server."""
+        from flows.retrain import retrain_model
+
+        return retrain_model
 
 
 class CollectParameters(FlowParameters):
@@ -210,6 +288,18 @@ class CollectParameters(FlowParameters):
             older_than=timedelta(days=settings.keep_days),
             longest_run=timedelta(hours=settings.longest_run_hours),
         )
+
+    def run(self, runner: Runner) -> Collected:
+        """Carry it out. Raises what `tasks.collect.stage.collect` raises."""
+        from tasks.collect.stage import collect
+
+        return collect(open_lake(self.lake_uri), self.policy(), runner)
+
+    def flow(self) -> Flow[[CollectParameters], Collected]:
+        """The flow that does so on a Prefect server."""
+        from flows.collect import collect_garbage
+
+        return collect_garbage
 
 
 def _score_config(settings: Settings) -> ScoreConfig:

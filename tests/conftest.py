@@ -112,7 +112,7 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prefect
             _wait_for(f"{api_url}/health", server, home / "server.log")
             from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_LEVEL, temporary_settings
 
-            from flows.local_prefect import without_heartbeats
+            from flows.here import without_heartbeats
 
             here = temporary_settings({PREFECT_API_URL: api_url, PREFECT_LOGGING_LEVEL: "CRITICAL"})
             with here, without_heartbeats():

@@ -522,7 +522,7 @@ def test_collect_removes_what_it_said_it_would(run: Run, tmp_path: Path) -> None
     lake = VectorLake(str(tmp_path / "lake"), 8)
     for night in range(3):
         lake.change({f"{night}.jpg": np.eye(8, dtype=np.float32)[night]})
-        small_lake.publish(lake.uri)
+        small_lake.rebuild(lake.uri)
     arguments = ("collect", "--keep", "1", "--older-than", "0h", "--lake", lake.uri)
     said, done = (json.loads(run(*arguments, *more, "--json").out) for more in (["--dry-run"], []))
     assert said | {"dry_run": False} == done

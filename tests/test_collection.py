@@ -32,7 +32,7 @@ NOWHERE = Path("nowhere")
 
 
 def publish(lake: VectorLake) -> int:
-    found = small_lake.publish(lake.uri, config=CONFIG)
+    found = small_lake.rebuild(lake.uri, config=CONFIG)
     assert found is not None
     return found.version
 
@@ -89,8 +89,8 @@ def test_what_is_collected_says_so(lake: VectorLake) -> None:
 
 
 def test_shards_go_once_no_version_names_them(lake: VectorLake) -> None:
-    plan = plan_index.fn(lake.lake, 1, "run", CONFIG, "asked for")
-    small_lake.build_index(lake.uri, plan, CONFIG)
+    plan = plan_index(lake.lake, 1, "run", CONFIG, "asked for")
+    small_lake.build_version(lake.uri, plan, CONFIG)
     done = collect(lake.lake, NOW)
     assert done.indexes == (1, 2, 3, 4)
     left = lake.lake.store.names("indexes/versions")
@@ -155,7 +155,7 @@ def test_a_draft_is_left_alone_while_its_run_may_be_at_work(lake: VectorLake) ->
 
 def test_what_killed_runs_left_behind_goes_once_it_is_old(lake: VectorLake, tmp_path: Path) -> None:
     store, scores = lake.lake.store, lake.lake.scores
-    plan_index.fn(lake.lake, 1, "killed", CONFIG, "asked for")
+    plan_index(lake.lake, 1, "killed", CONFIG, "asked for")
     store.put("checkpoints/abandoned.safetensors", b"weights")
     scores.write_part(scores.schema.empty_table(), "never-committed", partition={"model_version": "1"})
     version = scores.version()
@@ -174,8 +174,8 @@ def test_what_killed_runs_left_behind_goes_once_it_is_old(lake: VectorLake, tmp_
 
 def test_an_open_reader_keeps_answering_and_moves_on(lake: VectorLake) -> None:
     reader = Reader(lake.lake, NOWHERE)
-    plan = plan_index.fn(lake.lake, 1, "run", CONFIG, "asked for")
-    small_lake.build_index(lake.uri, plan, CONFIG)
+    plan = plan_index(lake.lake, 1, "run", CONFIG, "asked for")
+    small_lake.build_version(lake.uri, plan, CONFIG)
     before = reader.search(POOL[:5], 5, model_version=1)
     assert collect(lake.lake, NOW).indexes == (1, 2, 3, 4)
     assert reader.search(POOL[:5], 5, model_version=1) == before

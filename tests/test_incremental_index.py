@@ -52,7 +52,7 @@ def lake(tmp_path: Path, catalogue: Catalogue) -> VectorLake:
 
 
 def rebuild(lake: VectorLake, config: RebuildConfig) -> PublishedIndex:
-    found = small_lake.publish(lake.uri, config=config)
+    found = small_lake.rebuild(lake.uri, config=config)
     assert found is not None
     return found
 
@@ -284,9 +284,9 @@ def test_another_model_starts_an_index_of_its_own(lake: VectorLake, catalogue: C
 
 def test_afresh_uses_nothing_of_an_earlier_version(lake: VectorLake, catalogue: Catalogue) -> None:
     rebuild(lake, CODED)
-    plan = plan_index.fn(lake.lake, 1, "run", CODED, "asked for")
+    plan = plan_index(lake.lake, 1, "run", CODED, "asked for")
     assert (plan.base, plan.kept, plan.trains, plan.same_as) == (None, (), True, None)
-    found = small_lake.build_index(lake.uri, plan, CODED)
+    found = small_lake.build_version(lake.uri, plan, CODED)
     assert found.built_because == "asked for"
     assert not any(file.stored_in for file in lake.lake.indexes.manifest(2).files)
     check(lake, catalogue)
@@ -300,7 +300,7 @@ def test_a_preview_says_what_the_plan_will_and_writes_nothing(
     before = lake.lake.store.names("")
     preview = preview_index(lake.lake, 1, config)
     assert lake.lake.store.names("") == before
-    plan = plan_index.fn(lake.lake, 1, "run", config)
+    plan = plan_index(lake.lake, 1, "run", config)
     assert [shard.rows for shard in preview.to_write] == [shard.rows for shard in plan.to_write]
     assert replace(preview, to_write=(), masked=None) == replace(plan, to_write=(), masked=None)
 
@@ -332,10 +332,10 @@ def test_a_version_whose_base_was_collected_meanwhile_is_not_published(
 ) -> None:
     rebuild(lake, FLAT)
     changed(lake, catalogue, {"00000.jpg": vectors[ROWS]})
-    plan = plan_index.fn(lake.lake, 1, "run", FLAT)
+    plan = plan_index(lake.lake, 1, "run", FLAT)
     lake.lake.indexes.append("collect", 1, based_on=lake.lake.indexes.newest())
     with pytest.raises(LostRace, match="version 1 was collected while version 2 was made"):
-        small_lake.build_index(lake.uri, plan, FLAT)
+        small_lake.build_version(lake.uri, plan, FLAT)
 
 
 def test_after_a_rollback_the_night_starts_from_what_readers_use(

@@ -84,7 +84,7 @@ class Index(RuleBasedStateMachine):
     @rule(target=plans)
     def plan(self) -> Planned:
         self.runs += 1
-        plan = plan_index.fn(self.lake.lake, 1, f"run-{self.runs}", CONFIG)
+        plan = plan_index(self.lake.lake, 1, f"run-{self.runs}", CONFIG)
         return Planned(plan, dict(self.live), self.current)
 
     @rule(planned=consumes(plans))
@@ -96,9 +96,9 @@ class Index(RuleBasedStateMachine):
         needed = plan.base if plan.same_as is None else plan.same_as
         try:
             if plan.same_as is not None:
-                version = republish_index.fn(self.lake.lake, plan).version
+                version = republish_index(self.lake.lake, plan).version
             else:
-                version = small_lake.build_index(self.lake.uri, plan, CONFIG).version
+                version = small_lake.build_version(self.lake.uri, plan, CONFIG).version
         except LostRace:
             assert planned.current != self.current or needed in self.collected
         except CorruptFile:
@@ -150,7 +150,7 @@ class Index(RuleBasedStateMachine):
         self.live |= changes
 
     def _publish(self) -> None:
-        found = small_lake.publish(self.lake.uri, config=CONFIG)
+        found = small_lake.rebuild(self.lake.uri, config=CONFIG)
         if found is None:
             assert not self.live and self.current is None
         elif found.version == self.current:

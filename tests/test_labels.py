@@ -332,7 +332,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
 
 def snapshot(shop: Shop, path: Path, rows: Sequence[str], header: str = "image_key,label") -> LabelSnapshot:
     path.write_text("\n".join([header, *rows]) + "\n")
-    return snapshot_labels.fn(open_lake(shop.lake_uri), str(path), "a-run")
+    return snapshot_labels(open_lake(shop.lake_uri), str(path), "a-run")
 
 
 def test_a_snapshot_holds_the_labelled_pictures_with_their_products(shop: Shop, tmp_path: Path) -> None:
@@ -366,7 +366,7 @@ def test_pictures_without_any_product_are_grouped_by_content(tmp_path: Path) -> 
     (source / "copy.jpg").write_bytes(data)
     ingest(lake_uri, str(source))
     (tmp_path / "l.csv").write_text(f"image_key,label\n{drawn.image_key},1\ncopy.jpg,1\n")
-    found = snapshot_labels.fn(open_lake(lake_uri), str(tmp_path / "l.csv"), "a-run")
+    found = snapshot_labels(open_lake(lake_uri), str(tmp_path / "l.csv"), "a-run")
     rows = read_shard(open_lake(lake_uri).store, found.shard)
     assert rows["product"].to_pylist() == [hashlib.sha256(data).hexdigest()] * 2
 

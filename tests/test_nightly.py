@@ -1,4 +1,4 @@
-"""The night, run by Prefect against a real server, held against what a dictionary of the source says."""
+"""The night, inline and by Prefect against a real server, held against what a dictionary of the source says."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 import json
 import random
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,8 @@ import pytest
 from deltalake import DeltaTable
 from PIL import Image
 
-from flows import rebuild
-from flows.nightly import NightSummary, nightly
+from flows.nightly import nightly
 from flows.parameters import IngestParameters, NightlyParameters, RebuildParameters, RetrainParameters, ScoreParameters
-from flows.retrain import retrain_model
 from index.errors import UnknownKey
 from lake import catalogue
 from lake.errors import LakeBusy, LakeError
@@ -26,11 +25,12 @@ from lake.lease import leased
 from lake.rollback import roll_back
 from lake.store import open_store
 from tasks.models import ModelChoice, init_model, predictor
+from tasks.night import NightSummary
 from tasks.pictures import prepare, read_picture
+from tasks.rebuild import stage as rebuilding
+from tasks.runner import Inline, LeaseTerms
 from tasks.search.queries import search_by_key, search_by_picture
 from vitrine.demo.draw_catalogue import draw_catalogue, write_labels
-
-pytestmark = [pytest.mark.prefect, pytest.mark.usefixtures("prefect_server")]
 
 SMALL = ModelChoice(backbone="resnet18", image_size=64, weights="random")
 PATTERN = r"([^/]+)/[^/]+$"
@@ -43,6 +43,7 @@ class Shop:
     uri: str
     lake_uri: str
     cache: Path
+    on_prefect: bool = False
     content: dict[str, bytes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -57,7 +58,8 @@ class Shop:
         del self.content[key]
 
     def night(self, **parameters: Any) -> NightSummary:
-        return nightly(NightlyParameters(lake=self.lake_uri, source=self.uri, product_id_pattern=PATTERN, **parameters))
+        asked = NightlyParameters(lake=self.lake_uri, source=self.uri, product_id_pattern=PATTERN, **parameters)
+        return nightly(asked) if self.on_prefect else asked.run(Inline())
 
     @property
     def lake(self) -> Lake:
@@ -74,15 +76,18 @@ def shop(tmp_path: Path) -> Shop:
     return _open_shop(str(tmp_path), tmp_path / "cache")
 
 
-@pytest.fixture
-def any_shop(root: str, tmp_path: Path) -> Shop:
-    """The same, and once more on the real S3 server."""
-    return _open_shop(root, tmp_path / "cache")
+@pytest.fixture(params=["inline", pytest.param("on Prefect", marks=pytest.mark.prefect)])
+def any_shop(request: pytest.FixtureRequest, root: str, tmp_path: Path) -> Shop:
+    """The same, and once more on the real S3 server; its nights inline, and as flow runs of the real Prefect server."""
+    on_prefect = request.param == "on Prefect"
+    if on_prefect:
+        request.getfixturevalue("prefect_server")
+    return _open_shop(root, tmp_path / "cache", on_prefect=on_prefect)
 
 
-def _open_shop(root: str, cache: Path) -> Shop:
+def _open_shop(root: str, cache: Path, *, on_prefect: bool = False) -> Shop:
     init_model(f"{root}/lake", SMALL)
-    return Shop(f"{root}/pictures", f"{root}/lake", cache)
+    return Shop(f"{root}/pictures", f"{root}/lake", cache, on_prefect)
 
 
 def picture(seed: int, side: int = 48, kind: str = "JPEG") -> bytes:
@@ -367,7 +372,7 @@ def test_a_night_whose_last_word_fails_leaves_its_row_as_it_was_written(
     def fails(_lake: Lake) -> None:
         raise LakeError("the disk is full: make room")
 
-    monkeypatch.setattr("flows.running.write_catalogue", fails)
+    monkeypatch.setattr("tasks.runs.write_catalogue", fails)
     with pytest.raises(LakeError, match="make room"):
         shop.night()
     monkeypatch.undo()
@@ -377,20 +382,18 @@ def test_a_night_whose_last_word_fails_leaves_its_row_as_it_was_written(
     assert DeltaTable(shop.lake.runs.store.url("runs")).to_pyarrow_table().num_rows == 8
 
 
-def test_a_retraining_that_waits_in_vain_leaves_a_row_and_can_be_run_again(
-    shop: Shop, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_retraining_that_waits_in_vain_leaves_a_row_and_can_be_run_again(shop: Shop) -> None:
     drawn = draw_catalogue(shop.cache / "drawn", products=12, views=2, size=64, broken=0)
     for each in drawn:
         shop.put(each.image_key, (shop.cache / "drawn" / each.image_key).read_bytes())
     write_labels(shop.cache / "labels.csv", drawn)
     shop.night()
     asked = RetrainParameters(lake=shop.lake_uri, labels=str(shop.cache / "labels.csv"), epochs=2, force="a test")
-    monkeypatch.setenv("VITRINE_WAIT_HOURS", "0")
+    impatient = Inline(LeaseTerms(longest_wait=timedelta(0)))
     with leased(shop.lake, "another night"), pytest.raises(LakeBusy, match="being written by another night"):
-        retrain_model(asked)
+        asked.run(impatient)
     assert shop.sql("SELECT status FROM runs WHERE flow = 'retrain-model'") == [("failed",)]
-    assert retrain_model(asked).promoted
+    assert asked.run(Inline()).promoted
     assert shop.lake.store.names("checkpoints") == []
     assert shop.lake.serving().model_version == shop.lake.models.current() == 3
 
@@ -407,14 +410,14 @@ def test_a_night_goes_on_under_the_model_that_a_person_puts_back_meanwhile(
         draft.add(record.name, shop.lake.models.read(1, record.name))
     draft.seal(shop.lake.models.manifest(1).properties)
     shop.lake.models.append("promote", draft.version, based_on=shop.lake.models.newest())
-    unit = getattr(rebuild, when)
+    unit = getattr(rebuilding, when)
 
     def meanwhile(*arguments: object, **more: object) -> object:
         monkeypatch.undo()
         roll_back(shop.lake, "models", 1)
         return unit(*arguments, **more)
 
-    monkeypatch.setattr(rebuild, when, meanwhile)
+    monkeypatch.setattr(rebuilding, when, meanwhile)
     found = shop.night()
     assert found.score.model_version == found.index.model_version == 1
     serving = shop.lake.serving()

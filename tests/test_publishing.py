@@ -151,17 +151,17 @@ def test_of_two_publishers_one_wins_and_the_other_says_so_and_loses_nothing(tmp_
     made, config = VectorLake(str(tmp_path), DIMENSION), RebuildConfig(queries=2, shard_vectors=8)
     indexes, pictures = made.lake.indexes, {f"{row:02d}.jpg": POOL[row] for row in range(24)}
     made.change(pictures)
-    small_lake.publish(made.uri, config=config)
+    small_lake.rebuild(made.uri, config=config)
     made.change({"00.jpg": POOL[100]})
-    first = plan_index.fn(made.lake, 1, "first", config)
+    first = plan_index(made.lake, 1, "first", config)
     made.change({"01.jpg": POOL[101]})
-    second = plan_index.fn(made.lake, 1, "second", config)
-    assert small_lake.build_index(made.uri, first, config).version == 2
+    second = plan_index(made.lake, 1, "second", config)
+    assert small_lake.build_version(made.uri, first, config).version == 2
     with pytest.raises(LostRace, match="version 2 became current while version 3 was made from version 1"):
-        small_lake.build_index(made.uri, second, config)
+        small_lake.build_version(made.uri, second, config)
     assert indexes.current() == 2
     assert not indexes.missing(3, indexes.manifest(3).files)  # kept until it is collected
-    again = small_lake.publish(made.uri, config=config)
+    again = small_lake.rebuild(made.uri, config=config)
     assert again is not None and indexes.current() == again.version
     searcher = Searcher.open(indexes.fetch(again.version, NOWHERE))
     for key, row in {"00.jpg": 100, "01.jpg": 101, "02.jpg": 2}.items():

@@ -31,7 +31,7 @@ def damage(lake_uri: str, version: int) -> None:
 
 
 def test_an_index_with_the_same_content_is_not_built_again(shop: SmallLake) -> None:
-    plan = plan_index.fn(open_lake(shop.uri), 1, "run", REBUILD)
+    plan = plan_index(open_lake(shop.uri), 1, "run", REBUILD)
     assert (plan.is_current, plan.same_as) == (True, 1)
 
 
@@ -62,7 +62,7 @@ def test_a_higher_recall_target_is_not_met_by_an_index_that_measured_less(shop: 
     lake = open_lake(shop.uri)
     manifest = lake.indexes.manifest(1)
     assert manifest.properties["factory"] == "Flat"  # exact search meets every target
-    assert plan_index.fn(open_lake(shop.uri), 1, "run", replace(REBUILD, recall_target=1.0)).is_current
+    assert plan_index(open_lake(shop.uri), 1, "run", replace(REBUILD, recall_target=1.0)).is_current
 
 
 def test_a_model_rolled_back_while_its_index_is_made_is_not_overruled(shop: SmallLake) -> None:
@@ -71,12 +71,12 @@ def test_a_model_rolled_back_while_its_index_is_made_is_not_overruled(shop: Smal
     second = write_model(lake, network, preprocessing, trained=True, properties={"started_from": "random"})
     lake.models.append("promote", second, based_on=lake.models.newest(), reason="better")
     small_lake.score(shop.uri)
-    plan = plan_index.fn(open_lake(shop.uri), second, "run", REBUILD)
-    version = draft_index.fn(open_lake(shop.uri))
-    trained = train_index.fn(open_lake(shop.uri), version, plan, REBUILD)
-    encoded = [encode_shard.fn(open_lake(shop.uri), version, plan, shard, trained) for shard in plan.to_write]
-    measured = measure_index.fn(open_lake(shop.uri), version, plan, trained, encoded, REBUILD)
+    plan = plan_index(open_lake(shop.uri), second, "run", REBUILD)
+    version = draft_index(open_lake(shop.uri))
+    trained = train_index(open_lake(shop.uri), version, plan, REBUILD)
+    encoded = [encode_shard(open_lake(shop.uri), version, plan, shard, trained) for shard in plan.to_write]
+    measured = measure_index(open_lake(shop.uri), version, plan, trained, encoded, REBUILD)
     roll_back(lake, "models", 1)
     with pytest.raises(LostRace, match="model 1 was put in place of model 2"):
-        publish_index.fn(open_lake(shop.uri), version, plan, encoded, measured)
+        publish_index(open_lake(shop.uri), version, plan, encoded, measured)
     assert (lake.serving().model_version, lake.serving().index_version) == (1, 1)

@@ -50,10 +50,10 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> tuple[Lake, list[DrawnPict
 
 def retrain(lake: Lake, labels: Path, *, epochs: int, policy: GatePolicy | None = None) -> tuple[Candidate, Decision]:
     """What `retrain-model` does up to the gate's decision."""
-    snapshot = snapshot_labels.fn(lake, str(labels), uuid.uuid4().hex)
+    snapshot = snapshot_labels(lake, str(labels), uuid.uuid4().hex)
     config = replace(RETRAIN, recipe={"epochs": epochs})
-    candidate = train_candidate.fn(lake, snapshot, config, policy or GatePolicy(), None)
-    record_decision.fn(lake, candidate)
+    candidate = train_candidate(lake, snapshot, config, policy or GatePolicy(), None)
+    record_decision(lake, candidate)
     return candidate, candidate.decision
 
 

@@ -31,10 +31,10 @@ torch.set_num_threads(1)
 lake, labels = open_lake(sys.argv[1]), sys.argv[2]
 with processes() as distributed:
     if distributed.leads:
-        snapshot = snapshot_labels.fn(lake, labels, uuid.uuid4().hex)
+        snapshot = snapshot_labels(lake, labels, uuid.uuid4().hex)
         config = RetrainConfig(recipe={"epochs": 2}, device="cpu", decode_threads=1)
-        candidate = train_candidate.fn(lake, snapshot, config, GatePolicy(), None)
-        record_decision.fn(lake, candidate)
+        candidate = train_candidate(lake, snapshot, config, GatePolicy(), None)
+        record_decision(lake, candidate)
     else:
         help_to_train()
 """

@@ -39,7 +39,6 @@ from tasks.ingest.pipeline import Lanes, Pipeline
 from tasks.pictures import StoredPicture, read_picture
 from tasks.shards import Shard, in_tables, read_shard, write_shard
 from tasks.timing import StageTime, Stopwatch
-from tasks.units import unit
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +104,6 @@ class ReadObject:
     picture: StoredPicture | None = None
 
 
-@unit
 def plan_ingest(lake: Lake, source: str, run_id: str, config: IngestConfig) -> IngestPlan:
     """List the source and write the shards of work and the tombstones. Raises SourceError."""
     started = time.perf_counter()
@@ -129,7 +127,6 @@ def preview_ingest(lake: Lake, source: str, config: IngestConfig) -> IngestPlan:
         return comparison.plan()
 
 
-@unit
 def ingest_shard(
     lake: Lake, source: str, run_id: str, shard: Shard, ingested_at: datetime, config: IngestConfig
 ) -> IngestedShard:
@@ -161,7 +158,6 @@ def ingest_shard(
     return done
 
 
-@unit
 def commit_images(lake: Lake, run_id: str, plan: IngestPlan, shards: list[IngestedShard]) -> None:
     """Make the run's rows visible in one transaction. Raises CountsDisagree before anything is committed."""
     handled = sum(shard.ingested + shard.rejected + shard.failed for shard in shards)
@@ -174,7 +170,6 @@ def commit_images(lake: Lake, run_id: str, plan: IngestPlan, shards: list[Ingest
     lake.images.commit([*parts, *plan.tombstones], application_id=f"ingest-{run_id}")
 
 
-@unit
 def check_images(lake: Lake, plan: IngestPlan, shards: list[IngestedShard]) -> int:
     """Count the table again after the commit; the number of live pictures. Raises CountsDisagree."""
     with catalogue.workbench(lake) as sql:

@@ -26,7 +26,6 @@ from tasks import shards as workspace
 from tasks.index_files import index_files
 from tasks.models import embedding_size
 from tasks.rebuild.embeddings import read_embeddings
-from tasks.units import unit
 
 logger = logging.getLogger(__name__)
 
@@ -159,7 +158,6 @@ class _Base:
         return tuple(record for path, record in self.files.items() if path.startswith(f"{shard.path}."))
 
 
-@unit
 def plan_index(
     lake: Lake, model_version: int, run_id: str, config: RebuildConfig, afresh: str | None = None
 ) -> IndexPlan:

@@ -44,7 +44,6 @@ from tasks.models import HELD_OUT
 from tasks.rebuild.earlier_truth import earlier_truth, live_in_kept, write_truth
 from tasks.rebuild.embeddings import read_embeddings
 from tasks.rebuild.plan import LIVE, MEMORY_LIMIT, IndexPlan, RebuildConfig
-from tasks.units import unit
 
 logger = logging.getLogger(__name__)
 
@@ -90,13 +89,11 @@ class PublishedIndex:
     built_because: str = ""  # why nothing of an earlier version served again
 
 
-@unit
 def draft_index(lake: Lake) -> int:
     """Claim the next index version."""
     return lake.indexes.draft().version
 
 
-@unit
 def train_index(lake: Lake, version: int, plan: IndexPlan, config: RebuildConfig) -> Trained:
     """The quantizers of an earlier version, or new ones learnt on a bounded sample and written."""
     if not plan.trains:
@@ -118,7 +115,6 @@ def train_index(lake: Lake, version: int, plan: IndexPlan, config: RebuildConfig
     return Trained(Codebook(name, version, plan.afresh, len(vectors), distance), record)
 
 
-@unit
 def encode_shard(lake: Lake, version: int, plan: IndexPlan, shard: workspace.Shard, trained: Trained) -> EncodedShard:
     """Encode the rows of one shard and write its files into the drafted version."""
     quantizers = lake.indexes.read_record(version, trained.record) if trained.record else None
@@ -133,7 +129,6 @@ def encode_shard(lake: Lake, version: int, plan: IndexPlan, shard: workspace.Sha
     return EncodedShard(Shard(shard_path(shard.number), written.rows), written.rows, files)
 
 
-@unit
 def measure_index(
     lake: Lake,
     version: int,
@@ -173,7 +168,6 @@ def measure_index(
     return MeasuredIndex(findings, description.codebook, tuple(files))
 
 
-@unit
 def publish_index(
     lake: Lake, version: int, plan: IndexPlan, encoded: list[EncodedShard], measured: MeasuredIndex
 ) -> PublishedIndex:
@@ -219,7 +213,6 @@ def publish_index(
     return published(lake, version)
 
 
-@unit
 def republish_index(lake: Lake, plan: IndexPlan) -> PublishedIndex:
     """Put an existing version with the same content back, by one log entry."""
     if plan.same_as is None:

@@ -20,7 +20,6 @@ from lake.lake import Lake
 from tasks.errors import LabelsError
 from tasks.models import read_object
 from tasks.shards import Shard, write_shard
-from tasks.units import unit
 
 COLUMNS = ("image_key", "label", "product_id", "weight", "category")  # the first two must be there
 LABEL = r"^[01](\.0*)?$"
@@ -40,7 +39,6 @@ class LabelSnapshot:
     undecodable: int  # labels of pictures that the lake rejected
 
 
-@unit
 def snapshot_labels(lake: Lake, labels: str, run_id: str) -> LabelSnapshot:
     """Read and check the labels against the lake. Raises LabelsError naming the rows; nothing is trained then."""
     data = read_labels_object(labels)

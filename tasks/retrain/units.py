@@ -23,7 +23,6 @@ from tasks.retrain.judging import PAGE, Measured, Trial, answers, draw_page, hel
 from tasks.retrain.labels import LabelSnapshot
 from tasks.retrain.preparation import Prepared, RetrainConfig, TrainingRequest, examples_of, prepare
 from tasks.retrain.torchrun import call_helpers, training_device
-from tasks.units import unit
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +40,6 @@ class Candidate:
     checkpoint: str  # kept until the decision is recorded: a run that can't record it loses no training
 
 
-@unit
 def train_candidate(
     lake: Lake, labels: LabelSnapshot, config: RetrainConfig, policy: GatePolicy, force_reason: str | None
 ) -> Candidate:
@@ -146,7 +144,6 @@ def _write(
     return draft.version
 
 
-@unit
 def record_decision(lake: Lake, candidate: Candidate) -> None:
     """Promote or refuse the candidate by one log entry. Raises LostRace."""
     action: Action = "promote" if candidate.decision.promote else "refuse"

@@ -24,7 +24,6 @@ from tasks.models import predictor, usable_devices
 from tasks.score.rows import read_pixels, score_rows
 from tasks.shards import Shard, in_tables, read_shard, write_shard
 from tasks.timing import StageTime
-from tasks.units import unit
 
 if TYPE_CHECKING:  # it brings torch, which a night without new pictures never needs
     from tasks.score.scorer import Scorer
@@ -84,7 +83,6 @@ class ScoredShard:
     arithmetic: str  # in which numbers, as "bfloat16, compiled"
 
 
-@unit
 def plan_scoring(lake: Lake, model_version: int, run_id: str, config: ScoreConfig) -> ScorePlan:
     """Find the contents without a score under the model and write them in shards."""
     with catalogue.workbench(lake) as sql:
@@ -102,7 +100,6 @@ def preview_scoring(lake: Lake, model_version: int) -> ScorePlan:
         return _count(sql, model_version)
 
 
-@unit
 def score_shard(
     lake: Lake, model_version: int, run_id: str, shard: Shard, config: ScoreConfig, of: int = 0
 ) -> ScoredShard:
@@ -130,7 +127,6 @@ def score_shard(
     return ScoredShard(part, part.rows, times, scorer.model.arithmetic)
 
 
-@unit
 def commit_scores(lake: Lake, run_id: str, plan: ScorePlan, shards: list[ScoredShard]) -> None:
     """Make the run's scores visible in one transaction. Raises CountsDisagree before anything is committed."""
     scored = sum(shard.scored for shard in shards)

@@ -150,9 +150,9 @@ def demo(
     from vitrine.demo.directory import make_room
 
     make_room(directory)
-    with _prefect():
-        from vitrine.demo.run import run_demo
+    from vitrine.demo.run import run_demo
 
+    with _at_work():
         found = run_demo(directory, products=products, epochs=epochs, seed=seed)
     from vitrine.cli.summaries import print_demo
 
@@ -180,7 +180,7 @@ def ingest(
     if dry_run:
         _print(as_json, _preview("IngestParameters", values), print_plan)
         return
-    _print(as_json, _run("flows.ingest", "ingest_catalogue", "IngestParameters", values), print_ingest)
+    _print(as_json, _run("IngestParameters", values), print_ingest)
 
 
 @app.command()
@@ -212,7 +212,7 @@ def score(
     if dry_run:
         _print(as_json, _preview("ScoreParameters", values), print_plan)
         return
-    _print(as_json, _run("flows.score", "score_catalogue", "ScoreParameters", values), print_score)
+    _print(as_json, _run("ScoreParameters", values), print_score)
 
 
 @app.command()
@@ -238,7 +238,7 @@ def rebuild_index(
     if dry_run:
         _print(as_json, _preview("RebuildParameters", values), print_plan)
         return
-    _print(as_json, _run("flows.rebuild", "rebuild_index", "RebuildParameters", values), print_index)
+    _print(as_json, _run("RebuildParameters", values), print_index)
 
 
 @app.command()
@@ -266,7 +266,7 @@ def nightly(
     if dry_run:
         _print(as_json, _preview("NightlyParameters", values), print_plan)
         return
-    _print(as_json, _run("flows.nightly", "nightly", "NightlyParameters", values), print_night)
+    _print(as_json, _run("NightlyParameters", values), print_night)
 
 
 @app.command()
@@ -349,7 +349,7 @@ def retrain(
 
     with _torchrun() as leads:
         if leads:
-            _print(as_json, _run("flows.retrain", "retrain_model", "RetrainParameters", values), print_retrain)
+            _print(as_json, _run("RetrainParameters", values), print_retrain)
 
 
 @app.command()
@@ -507,19 +507,15 @@ def collect(
     """
     from datetime import timedelta
 
-    from lake.catalogue import write_catalogue
     from lake.collection import collect as collect_garbage
-    from lake.lease import leased
     from vitrine.cli.summaries import print_collected
 
-    opened, days = _open(lake), None if older_than is None else _age(older_than) / timedelta(days=1)
-    parameters = _parameters("CollectParameters", {"lake": lake, "keep_versions": keep, "keep_days": days})
+    days = None if older_than is None else _age(older_than) / timedelta(days=1)
+    values = {"lake": lake, "keep_versions": keep, "keep_days": days}
     if dry_run:
-        done = collect_garbage(opened, parameters.policy(), dry_run=True)
+        done = collect_garbage(_open(lake), _parameters("CollectParameters", values).policy(), dry_run=True)
     else:
-        with leased(opened, "collect") as writable:
-            done = collect_garbage(writable, parameters.policy())
-            write_catalogue(writable)
+        done = _run("CollectParameters", values)
     _print(as_json, {"dry_run": dry_run, **asdict(done)}, print_collected)
 
 
@@ -534,6 +530,8 @@ def _age(text: str) -> timedelta:
 
 
 INTERRUPTED = 130  # what Typer makes of Ctrl-C
+TERMINATED = 143  # what a shell makes of SIGTERM
+STOPPED = "what was committed stays, run it again for the rest"
 
 _state: dict[str, bool] = {"verbose": False}
 
@@ -546,7 +544,7 @@ def main() -> None:
     try:
         code = app(sys.argv[1:] or ["--help"], prog_name="vitrine", standalone_mode=False)
         if code == INTERRUPTED:
-            _fail("interrupted; what was committed stays, run it again for the rest", code)
+            _fail(f"interrupted; {STOPPED}", code)
         sys.exit(code)
     except UsageError as error:
         where = error.ctx.command_path if error.ctx else "vitrine"
@@ -609,14 +607,14 @@ def _nobody_reads() -> NoReturn:
 
 
 @contextmanager
-def _prefect() -> Iterator[None]:
-    """Prefect at hand, and progress on the terminal."""
-    from flows import display, local_prefect
+def _at_work() -> Iterator[None]:
+    """Around a run: bars in the terminal, which it outlives; a signal ends it as Ctrl-C does."""
+    from vitrine.cli.bars import in_terminal
     from vitrine.cli.printing import to_stderr
 
-    local_prefect.prepare()
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a night outlives the terminal that it was started from
-    with display.in_terminal(to_stderr), local_prefect.server():
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: _fail(f"terminated; {STOPPED}", TERMINATED))
+    with in_terminal(to_stderr):
         yield
 
 
@@ -667,31 +665,20 @@ def _torchrun() -> Iterator[bool]:
         yield distributed.leads
 
 
-def _run(module: str, flow: str, parameters: str, values: dict[str, Any]) -> Any:
+def _run(parameters: str, values: dict[str, Any]) -> Any:
     """Run a flow here and now."""
-    import importlib
-
-    from flows import local_prefect
-
-    local_prefect.prepare()
     chosen = _parameters(parameters, values)
     from vitrine.cli.preflight import check
 
     check(chosen)
-    with _prefect():
-        return getattr(importlib.import_module(module), flow)(chosen)
+    from flows.here import run_here
+
+    with _at_work():
+        return run_here(chosen)
 
 
 def _preview(parameters: str, values: dict[str, Any]) -> Any:
     """What a flow would do."""
-    from flows import local_prefect
-
-    local_prefect.prepare()
-    chosen = _parameters(parameters, values)
     from vitrine.cli.preview import preview
 
-    return preview(chosen)
-
-
-if __name__ == "__main__":
-    main()
+    return preview(_parameters(parameters, values))

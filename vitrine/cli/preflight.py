@@ -1,11 +1,12 @@
-"""What would fail at once, asked before Prefect starts: a wrong path should not cost a server's start-up.
+"""What would fail at once, asked before a run begins: a wrong path should leave no failed run behind.
 
-The flows check the same again, since a deployment's run has no preflight.
+The stages check the same again, since a deployment's run has no preflight.
 """
 
 from __future__ import annotations
 
 from flows.parameters import (
+    CollectParameters,
     IngestParameters,
     NightlyParameters,
     RebuildParameters,
@@ -17,21 +18,25 @@ from tasks.ingest.units import require_pictures
 from tasks.models import require_model
 from tasks.retrain.labels import parse_labels, read_labels_object
 
-Parameters = IngestParameters | ScoreParameters | RebuildParameters | RetrainParameters
+Parameters = (
+    CollectParameters | IngestParameters | NightlyParameters | RebuildParameters | RetrainParameters | ScoreParameters
+)
 
 
 def check(parameters: Parameters) -> None:
-    """Raise what the flow would raise first. Creates no more than an empty lake."""
-    if isinstance(parameters, IngestParameters):
-        require_pictures(parameters.source_uri)
-        if isinstance(parameters, NightlyParameters):
+    """Raise what the run would raise first. Creates no more than an empty lake."""
+    match parameters:
+        case NightlyParameters():
+            require_pictures(parameters.source_uri)
             require_model(open_lake(parameters.lake_uri))
-        else:
+        case IngestParameters():
+            require_pictures(parameters.source_uri)
             open_lake(parameters.lake_uri, create=True)
-        return
-    lake = open_lake(parameters.lake_uri)
-    if isinstance(parameters, RetrainParameters):
-        parse_labels(read_labels_object(parameters.labels_uri), parameters.labels_uri)
-        return
-    version = parameters.model_version or require_model(lake)
-    lake.models.require(version)
+        case RetrainParameters():
+            open_lake(parameters.lake_uri)
+            parse_labels(read_labels_object(parameters.labels_uri), parameters.labels_uri)
+        case CollectParameters():
+            open_lake(parameters.lake_uri)
+        case _:
+            lake = open_lake(parameters.lake_uri)
+            lake.models.require(parameters.model_version or require_model(lake))

@@ -15,7 +15,7 @@ from tasks.rebuild.plan import IndexPlan, RebuildConfig, preview_index
 from tasks.score.units import preview_scoring
 
 
-def preview(parameters: IngestParameters | ScoreParameters | RebuildParameters) -> dict[str, Any]:
+def preview(parameters: NightlyParameters | IngestParameters | ScoreParameters | RebuildParameters) -> dict[str, Any]:
     """The plan of the flow whose parameters these are, as counts."""
     if isinstance(parameters, NightlyParameters):
         return _night(parameters)
@@ -81,7 +81,7 @@ def _publication(plan: IndexPlan) -> str:
     return "a new version" if plan.same_as is None else f"version {plan.same_as} again: it has this content"
 
 
-def _ingest(parameters: IngestParameters) -> dict[str, Any]:
+def _ingest(parameters: IngestParameters | NightlyParameters) -> dict[str, Any]:
     plan = preview_ingest(_lake_or_none(parameters.lake_uri), parameters.source_uri, parameters.ingest_config())
     return {
         "source": plan.source,

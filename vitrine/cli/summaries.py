@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from vitrine.cli.printing import cell, console, print_fields, print_rows
 
 if TYPE_CHECKING:
-    from flows.ingest import IngestSummary
-    from flows.nightly import NightSummary
-    from flows.rebuild import IndexSummary
-    from flows.retrain import RetrainSummary
-    from flows.score import ScoreSummary
     from lake.rollback import RolledBack
+    from tasks.ingest.stage import IngestSummary
+    from tasks.night import NightSummary
+    from tasks.rebuild.stage import IndexSummary
+    from tasks.retrain.stage import RetrainSummary
+    from tasks.score.stage import ScoreSummary
     from tasks.search.near_duplicates import DuplicatesFound
     from tasks.search.queries import Found
     from tasks.timing import StageTime

@@ -11,15 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flows import display
-from flows.ingest import ingest_catalogue
-from flows.nightly import NightSummary, nightly
+from flows.here import run_here
 from flows.parameters import IngestParameters, NightlyParameters, RetrainParameters
-from flows.retrain import RetrainSummary, retrain_model
 from flows.settings import read_settings
 from lake import catalogue
 from lake.lake import open_lake
 from tasks import progress
+from tasks.night import NightSummary
+from tasks.retrain.stage import RetrainSummary
 from tasks.search.queries import Found, search_by_key
 from vitrine.demo.draw_catalogue import DrawnPicture, draw_catalogue, write_labels
 
@@ -52,8 +51,8 @@ def run_demo(directory: Path, *, products: int, epochs: int, seed: int) -> Demo:
     early = _delivered_first(drawn)
     write_labels(labels, early)
     with _held_back(source, {picture.image_key for picture in early}, directory / "arriving"):
-        ingest_catalogue(IngestParameters(lake=lake, source=str(source), product_id_pattern=PRODUCT_ID_PATTERN))
-    retrained = retrain_model(
+        run_here(IngestParameters(lake=lake, source=str(source), product_id_pattern=PRODUCT_ID_PATTERN))
+    retrained = run_here(
         RetrainParameters(
             lake=lake,
             labels=str(labels),
@@ -65,12 +64,12 @@ def run_demo(directory: Path, *, products: int, epochs: int, seed: int) -> Demo:
             then_serve=False,  # the night does it
         )
     )
-    night = nightly(NightlyParameters(lake=lake, source=str(source), product_id_pattern=PRODUCT_ID_PATTERN))
+    night = run_here(NightlyParameters(lake=lake, source=str(source), product_id_pattern=PRODUCT_ID_PATTERN))
     return _look_around(lake, source, len(drawn), retrained, night)
 
 
 def _draw(source: Path, products: int, seed: int) -> list[DrawnPicture]:
-    with display.stage("draw the shop", products * VIEWS):
+    with progress.stage("draw the shop", products * VIEWS):
         return draw_catalogue(
             source, products=products, views=VIEWS, seed=seed, broken=BROKEN, on_picture=lambda _: progress.advance(1)
         )

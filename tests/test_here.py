@@ -1,4 +1,4 @@
-"""A run from the command line: its temporary server, its end by Ctrl-C, its errors as one line."""
+"""A run asked for here and now, in this process or on a server: its end by a signal, its errors as one line."""
 
 from __future__ import annotations
 
@@ -28,7 +28,6 @@ def environment(tmp_path: Path) -> dict[str, str]:
     return kept | {"PREFECT_HOME": str(tmp_path / "prefect")}
 
 
-@pytest.mark.prefect
 def test_ctrl_c_in_a_terminal_ends_a_run_soon_and_says_so(tmp_path: Path, environment: dict[str, str]) -> None:
     draw_catalogue(tmp_path / "pictures", products=100, views=4, size=96, broken=0)
     lake = tmp_path / "lake"
@@ -49,7 +48,6 @@ def test_ctrl_c_in_a_terminal_ends_a_run_soon_and_says_so(tmp_path: Path, enviro
     assert stderr.strip() == "vitrine: interrupted; what was committed stays, run it again for the rest"
 
 
-@pytest.mark.prefect
 def test_a_night_outlives_the_terminal_that_it_was_started_from(tmp_path: Path, environment: dict[str, str]) -> None:
     draw_catalogue(tmp_path / "pictures", products=40, views=2, size=48, broken=0)
     lake = tmp_path / "lake"

@@ -1,0 +1,140 @@
+"""Rebuild: a published index version of every live picture, where anything changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+from index.errors import BelowTarget
+from lake.errors import CorruptFile
+from lake.lake import Lake
+from tasks.models import require_model
+from tasks.rebuild.plan import IndexPlan, RebuildConfig, plan_index
+from tasks.rebuild.units import (
+    PublishedIndex,
+    draft_index,
+    encode_shard,
+    measure_index,
+    publish_index,
+    published,
+    replaced,
+    republish_index,
+    train_index,
+)
+from tasks.runner import Runner
+from tasks.runs import Run, running
+
+SHARDS_AT_ONCE = 1  # faiss uses all cores for each
+
+
+@dataclass(frozen=True)
+class IndexSummary:
+    """The index version that readers use after the run, and whether the run published it."""
+
+    index_version: int | None  # None: no pictures, no index
+    model_version: int
+    is_new: bool
+    rows: int
+    recall_at_1: float | None = None
+    recall_at_10: float | None = None
+    latency_ms: float | None = None
+    shards_kept: int = 0  # of earlier versions
+    shards_written: int = 0
+    bytes_written: int = 0
+    built_because: str = ""  # why nothing of an earlier version served again
+
+    def __str__(self) -> str:
+        if self.index_version is None:
+            return "no pictures, no index"
+        if not self.is_new:
+            return f"index {self.index_version} serves on: nothing changed"
+        recall = "" if self.recall_at_10 is None else f", recall@10 {self.recall_at_10:.3f}"
+        return f"index {self.index_version} published: {self.rows} pictures{recall}"
+
+    def counts(self) -> dict[str, int | bool | None]:
+        """The summary as columns of `runs`."""
+        return {
+            "model_version": self.model_version,
+            "index_version": self.index_version,
+            "indexed": self.rows,
+            "published": self.is_new,
+        }
+
+
+def rebuild(
+    lake: Lake,
+    config: RebuildConfig,
+    runner: Runner,
+    *,
+    model_version: int | None = None,
+    afresh: str | None = None,
+) -> IndexSummary:
+    """Encode the live pictures' embeddings, measure the search against exact search, publish by one log entry.
+
+    With `afresh`, a reason, nothing of an earlier version serves again. Raises BelowTarget where the search does not
+    reach its target, ModelReplaced where another model was promoted meanwhile: then nothing is published.
+    """
+    with running(lake, "rebuild-index", runner) as run:
+        lake = run.lake
+        version = model_version or require_model(lake)
+        lake.models.require(version)
+        with run.stage("compare with the published index"):
+            plan = runner.call(plan_index, lake, version, run.run_id, config, afresh)
+        if run.parent is not None and plan.promoted != version:
+            raise replaced(plan.promoted, version)
+        index = _bring_up_to_date(run, plan, config)
+        summary = _summarise(plan, index)
+        run.count(**summary.counts())
+    return summary
+
+
+def _bring_up_to_date(run: Run, plan: IndexPlan, config: RebuildConfig) -> PublishedIndex | None:
+    if plan.rows == 0 and plan.newest is None:
+        return None
+    if plan.is_current and plan.same_as is not None:
+        return published(run.lake, plan.same_as)
+    if plan.same_as is not None:
+        return run.runner.call(republish_index, run.lake, plan)
+    try:
+        return build_version(run, plan, config)
+    except (BelowTarget, CorruptFile) as error:
+        if not plan.reuses:
+            raise
+        # What served again is worn out or damaged: once more, with nothing of an earlier version.
+        with run.stage("compare with the published index"):
+            plan = run.runner.call(plan_index, run.lake, plan.model_version, run.run_id, config, str(error))
+        return build_version(run, plan, config)
+
+
+def build_version(run: Run, plan: IndexPlan, config: RebuildConfig) -> PublishedIndex:
+    """Make and publish what the plan says. Raises BelowTarget, CorruptFile, LostRace: then nothing is published."""
+    lake, runner = run.lake, run.runner
+    version = runner.call(draft_index, lake)
+    with run.stage("train the quantizers"):
+        trained = runner.call(train_index, lake, version, plan, config)
+    with run.stage("encode shards", sum(shard.rows for shard in plan.to_write)):
+        encode = partial(encode_shard, lake, version, plan, trained=trained)
+        encoded = runner.map(encode, plan.to_write, at_once=SHARDS_AT_ONCE, key="index-progress")
+    with run.stage("measure recall"):
+        measured = runner.call(measure_index, lake, version, plan, trained, encoded, config)
+    with run.stage("publish"):
+        return runner.call(publish_index, lake, version, plan, encoded, measured)
+
+
+def _summarise(plan: IndexPlan, found: PublishedIndex | None) -> IndexSummary:
+    if found is None:
+        return IndexSummary(None, plan.model_version, is_new=False, rows=0)
+    is_new = not plan.is_current
+    return IndexSummary(
+        index_version=found.version,
+        model_version=plan.model_version,
+        is_new=is_new,
+        rows=found.rows,
+        recall_at_1=found.recall_at_1,
+        recall_at_10=found.recall_at_10,
+        latency_ms=found.latency_ms,
+        shards_kept=found.shards_kept,
+        shards_written=found.shards_written,
+        bytes_written=found.bytes_written,
+        built_because=found.built_because if is_new else "",
+    )
