@@ -541,7 +541,7 @@ def test_status_says_what_the_small_lake_holds(run: Run, small: SmallLake) -> No
     assert (found["pictures"], found["scored"], found["rejected"], found["products"]) == (12, 12, 3, 6)
     assert (found["promoted_model"], found["serving_model"], found["serving_index"]) == (1, 1, 1)
     assert found["polarity"].startswith("untrained")
-    assert found["last_run"] is None
+    assert (found["last_run"]["flow"], found["last_run"]["status"]) == ("rebuild-index", "completed")
 
 
 def test_a_dry_run_counts_what_the_run_would_do(run: Run, places: dict[str, str]) -> None:
@@ -695,6 +695,18 @@ def test_reading_the_lake_imports_neither_torch_nor_prefect(
     _, modules = imported_by(environment, *filled(arguments, places))
     assert "lake" in modules
     assert modules & {"torch", "torchvision", "prefect", "sklearn", "boto3", "fastapi"} == set()
+
+
+def test_a_run_imports_no_prefect_and_a_night_of_nothing_new_no_torch(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    small = build(tmp_path)
+    _, modules = imported_by(environment, "nightly", str(small.source), "--lake", small.uri)
+    assert "lake" in modules
+    assert modules & {"torch", "torchvision", "prefect", "sklearn", "fastapi"} == set()
+    out, modules = imported_by(environment, "ingest", str(small.source), "--lake", str(tmp_path / "new"))
+    assert "12 ingested" in out
+    assert modules & {"prefect", "sklearn", "fastapi"} == set()
 
 
 def test_every_command_explains_itself(run: Run) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from flows.here import api_url
 from lake import catalogue
 from lake.lake import open_lake
 from tasks.models import init_model
@@ -46,6 +47,50 @@ def test_ctrl_c_in_a_terminal_ends_a_run_soon_and_says_so(tmp_path: Path, enviro
     assert process.returncode == 130
     assert time.monotonic() - stopped < 60
     assert stderr.strip() == "vitrine: interrupted; what was committed stays, run it again for the rest"
+
+
+def test_a_run_that_is_told_to_end_does_and_leaves_a_row(tmp_path: Path, environment: dict[str, str]) -> None:
+    draw_catalogue(tmp_path / "pictures", products=100, views=4, size=96, broken=0)
+    lake = tmp_path / "lake"
+    environment["VITRINE_SHARD_PICTURES"] = "8"
+    command = [*VITRINE, "ingest", str(tmp_path / "pictures"), "--lake", str(lake)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+        while not list(lake.glob("images/*.parquet")) and run.poll() is None:
+            time.sleep(0.05)
+        run.terminate()
+        _, stderr = run.communicate(timeout=200)
+    assert run.returncode == 143
+    assert stderr == "vitrine: terminated; what was committed stays, run it again for the rest\n"
+    with catalogue.connect(open_lake(str(lake))) as sql:
+        assert sql.execute("SELECT status, error FROM runs").fetchall() == [("cancelled", "stopped by a signal")]
+
+
+def test_files_in_the_current_directory_are_not_taken_for_modules(tmp_path: Path, environment: dict[str, str]) -> None:
+    draw_catalogue(tmp_path / "pictures", products=2, views=2, size=64, broken=0)
+    (tmp_path / "html.py").write_text("raise ImportError('not the one that was meant')")
+    vitrine = Path(sys.executable).with_name("vitrine")
+    done = subprocess.run(
+        [vitrine, "ingest", "pictures"], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_server_is_named_by_the_environment_or_the_active_profile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    profiles = 'active = "shop"\n[profiles.shop]\nPREFECT_API_URL = "http://a/api"\n[profiles.plain]\n'
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    for name in ("PREFECT_API_URL", "PREFECT_PROFILE", "PREFECT_PROFILES_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    assert api_url() is None
+    (tmp_path / "profiles.toml").write_text(profiles)
+    assert api_url() == "http://a/api"
+    monkeypatch.setenv("PREFECT_PROFILE", "plain")
+    assert api_url() is None
+    monkeypatch.setenv("PREFECT_API_URL", "http://b/api")
+    assert api_url() == "http://b/api"
+    monkeypatch.setenv("PREFECT_API_URL", "")
+    assert api_url() is None
 
 
 def test_a_night_outlives_the_terminal_that_it_was_started_from(tmp_path: Path, environment: dict[str, str]) -> None:

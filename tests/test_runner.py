@@ -1,0 +1,159 @@
+"""One contract over every runner: order, bounds, retries, errors; and that Ctrl-C waits for no shard's end."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+
+from lake.errors import LakeError, StoreUnavailable
+from tasks import progress
+from tasks.runner import Inline, LeaseTerms, Runner
+
+Body = Callable[[Runner], Any]
+Carry = Callable[[Body], Any]  # carries a body out on a runner
+
+
+@pytest.fixture(params=["inline", pytest.param("on Prefect", marks=pytest.mark.prefect)])
+def carry_out(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Carry:
+    """The way to have a body run on the runner."""
+    if request.param == "inline":
+        return lambda body: body(Inline(retry_seconds=0.01))
+    request.getfixturevalue("prefect_server")
+    from prefect import flow
+
+    from flows import runners
+
+    monkeypatch.setattr(runners, "RETRY_SECONDS", 0.01)
+
+    @flow(name="contract")
+    def contract(body: Any) -> Any:
+        return body(runners.PrefectRunner(LeaseTerms()))
+
+    return contract
+
+
+class Counted:
+    """How often units ran, and how many at once."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.now = self.most = 0
+        self.begun: list[int] = []
+
+    def __call__(self, number: int, *, seconds: float = 0.0, fails_at: int = -1) -> int:
+        with self.lock:
+            self.begun.append(number)
+            self.now += 1
+            self.most = max(self.most, self.now)
+        time.sleep(seconds)
+        with self.lock:
+            self.now -= 1
+        if number == fails_at:
+            raise LakeError(f"no {number}")
+        return number * number
+
+
+def counting() -> tuple[Counted, Callable[..., int]]:
+    counted = Counted()
+
+    def unit(number: int, **more: Any) -> int:
+        return counted(number, **more)
+
+    return counted, unit
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_results_come_in_the_order_of_the_work_and_no_more_run_at_once_than_asked(
+    carry_out: Carry, at_once: int
+) -> None:
+    counted, unit = counting()
+    slow_at_first = partial(unit, seconds=0.02)
+    results = carry_out(lambda runner: runner.map(slow_at_first, range(12), at_once=at_once, key="test-progress"))
+    assert results == [number * number for number in range(12)]
+    assert counted.most <= at_once
+
+
+def test_no_work_is_no_result(carry_out: Carry) -> None:
+    _, unit = counting()
+    assert carry_out(lambda runner: runner.map(unit, [], at_once=2, key="test-progress")) == []
+
+
+def test_a_unit_is_given_its_arguments_and_its_result_is_handed_back(carry_out: Carry) -> None:
+    def pair(first: object, *, second: object) -> tuple[object, object]:
+        return first, second
+
+    first, second = object(), object()
+    assert carry_out(lambda runner: runner.call(pair, first, second=second)) == (first, second)
+
+
+def test_what_is_transient_is_tried_three_times_and_nothing_else_is(carry_out: Carry) -> None:
+    tried: list[str] = []
+
+    def comes_back(_number: int = 0) -> str:
+        tried.append("store")
+        if len(tried) < 3:
+            raise StoreUnavailable("no answer")
+        return "there"
+
+    def wrong(_number: int = 0) -> None:
+        tried.append("wrong")
+        raise LakeError("no such thing")
+
+    assert carry_out(lambda runner: runner.call(comes_back)) == "there"
+    assert tried == ["store"] * 3
+    with pytest.raises(LakeError, match="no such thing"):
+        carry_out(lambda runner: runner.call(wrong))
+    assert tried.count("wrong") == 1
+
+
+def test_a_store_that_stays_away_is_the_error(carry_out: Carry) -> None:
+    tried: list[int] = []
+
+    def away(number: int) -> None:
+        tried.append(number)
+        raise StoreUnavailable("no answer")
+
+    with pytest.raises(StoreUnavailable, match="no answer"):
+        carry_out(lambda runner: runner.map(away, [7], at_once=2, key="test-progress"))
+    assert tried == [7, 7, 7]
+
+
+def test_the_error_of_a_unit_is_raised(carry_out: Carry) -> None:
+    _, unit = counting()
+    failing = partial(unit, fails_at=5, seconds=0.01)
+    with pytest.raises(LakeError, match="no 5"):
+        carry_out(lambda runner: runner.map(failing, range(40), at_once=2, key="test-progress"))
+
+
+def test_inline_begins_nothing_after_an_error() -> None:
+    counted, unit = counting()
+    with pytest.raises(LakeError, match="no 5"):
+        Inline().map(partial(unit, fails_at=5, seconds=0.01), range(400), at_once=2, key="test-progress")
+    assert max(counted.begun) <= 8
+    assert counted.now == 0  # what had begun has ended
+
+
+def test_ctrl_c_ends_units_at_their_next_step() -> None:
+    steps: list[int] = []
+    is_main = threading.main_thread() is threading.current_thread()
+    if not is_main:
+        pytest.skip("Ctrl-C reaches the main thread, and this test runs in another")
+
+    def long(number: int) -> None:
+        if number == 0:
+            signal.raise_signal(signal.SIGINT)
+        for _ in range(1_000_000):
+            progress.advance(1)
+            steps.append(number)
+            time.sleep(0.001)
+
+    with pytest.raises(KeyboardInterrupt):
+        Inline().map(long, range(6), at_once=2, key="test-progress")
+    assert set(steps) <= {0, 1, 2}
+    progress.advance(1)  # and nobody is stopped any more
