@@ -33,19 +33,13 @@ from index.building import (
 from index.filtering import Wanted, search_wanted
 from index.measuring import tune
 from index.searching import Searcher
-from index.spec import IndexSpec, Kind, Metric
+from index.spec import IndexKind, IndexSpec, Metric
 from lake import catalogue
 from lake.lake import open_lake
 from tasks.models import ModelChoice, init_model
 
 K = 10
-KINDS: tuple[tuple[str, Kind, int], ...] = (
-    ("exact", "flat", 4),
-    ("PQ", "pq", 4),
-    ("coarse + PQ", "ivfpq", 4),
-    ("coarse + 8-bit PQ", "ivfpq", 8),
-    ("coarse + RaBitQ", "rabitq", 4),
-)
+KINDS: tuple[tuple[str, IndexKind], ...] = (("exact", "flat"), ("PQ", "pq"), ("coarse + PQ", "ivfpq"))
 
 Floats = npt.NDArray[np.float32]
 
@@ -122,12 +116,10 @@ def report(folder: Path, vectors: Floats, keys: list[str], products: npt.NDArray
     print("| index | nearest is of the product | share of the product among ten | recall@10 of exact | ms a search |")
     print("|---|--:|--:|--:|--:|")
     by_product: dict[str, Floats] = {}
-    for name, kind, bits in KINDS:
+    for name, kind in KINDS:
         place = folder / name
         place.mkdir()
-        spec = IndexSpec.for_catalogue(
-            len(vectors), vectors.shape[1], metric=metric, flat_below=0, kind=kind, pq_bits=bits
-        )
+        spec = IndexSpec.for_catalogue(len(vectors), vectors.shape[1], metric=metric, flat_below=0, kind=kind)
         searcher = build(place, vectors, keys, spec)
         tuned = tune(searcher)
         first, share = found_of_product(neighbours(searcher, tuned.nprobe, tuned.rerank_factor), products)

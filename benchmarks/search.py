@@ -48,7 +48,7 @@ from index.building import (
 from index.halves import widen
 from index.measuring import RERANK_FACTORS, least
 from index.searching import Searcher
-from index.spec import IndexSpec, Kind, Metric
+from index.spec import IndexKind, IndexSpec, Metric
 
 Rows = npt.NDArray[np.int64]
 
@@ -150,11 +150,9 @@ def exhaustive(store: Store, asked: Floats, kinds: Kinds) -> tuple[Measured, Que
     return replace(timed, bytes_per_vector=4.0 * store.dimension), truth
 
 
-def build(folder: Path, store: Store, kind: Kind, *, pq_bits: int = 4) -> tuple[Searcher, float]:
+def build(folder: Path, store: Store, kind: IndexKind) -> tuple[Searcher, float]:
     """Train, encode every shard, open; with the seconds that training and encoding took."""
-    spec = IndexSpec.for_catalogue(
-        store.count, store.dimension, metric=store.metric, flat_below=0, kind=kind, pq_bits=pq_bits
-    )
+    spec = IndexSpec.for_catalogue(store.count, store.dimension, metric=store.metric, flat_below=0, kind=kind)
     started = time.perf_counter()
     trained = train_quantizers(store.sample(spec.training_rows), spec, seed=0)
     write_trained(folder, trained)
@@ -253,7 +251,7 @@ def compare(folder: Path, count: int, asked: argparse.Namespace, metric: Metric)
         Queries(queries[part], kinds[part], truth.truth[part]) for part in (slice(half), slice(half, None))
     )
     found = [base]
-    kinds_asked: tuple[Kind, ...] = ("ivfpq",) if asked.without_pq else ("pq", "ivfpq")
+    kinds_asked: tuple[IndexKind, ...] = ("ivfpq",) if asked.without_pq else ("pq", "ivfpq")
     for kind in kinds_asked:
         (place := folder / kind).mkdir()
         searcher, build_s = build(place, store, kind)
@@ -268,21 +266,14 @@ def compare(folder: Path, count: int, asked: argparse.Namespace, metric: Metric)
             found.append(measure(name, searcher, held_out, store, build_s, nprobe=nprobe, rerank_factor=factor))
         shutil.rmtree(place)
     if count in asked.peers:
-        found += peers(folder, store, tuning, held_out)
+        found += peers(store, tuning, held_out)
     shutil.rmtree(folder)
     return found
 
 
-def peers(folder: Path, store: Store, tuning: Queries, queries: Queries) -> list[Measured]:
-    """What others would use: our other kinds, faiss's own indexes, two HNSW; each at the target if it can."""
+def peers(store: Store, tuning: Queries, queries: Queries) -> list[Measured]:
+    """What others would use: faiss's own indexes, two HNSW; each at the target if it can."""
     found = []
-    kinds: tuple[tuple[str, Kind, int], ...] = (("coarse + 8-bit PQ", "ivfpq", 8), ("coarse + RaBitQ", "rabitq", 4))
-    for method, kind, bits in kinds:
-        (place := folder / f"{kind}-{bits}").mkdir()
-        searcher, build_s = build(place, store, kind, pq_bits=bits)
-        nprobe, factor = settle(searcher, tuning)
-        found.append(measure(method, searcher, queries, store, build_s, nprobe=nprobe, rerank_factor=factor))
-        shutil.rmtree(place)
     vectors = np.concatenate([widen(np.load(path)) for path in store.chunks()])
     nlist = IndexSpec.for_catalogue(store.count, store.dimension, flat_below=0).nlist
     for name in (f"IVF{nlist},PQ64", f"IVF{nlist},SQfp16", f"IVF{nlist},Flat"):

@@ -319,7 +319,6 @@ def _rebuild_config(settings: Settings) -> RebuildConfig:
     return RebuildConfig(
         metric=settings.index_metric,
         kind=settings.index_kind,
-        pq_bits=settings.pq_bits,
         recall_target=settings.recall_target,
         flat_below=settings.flat_below,
         shard_vectors=settings.shard_vectors,

@@ -69,9 +69,8 @@ class Settings(BaseSettings):
 
     recall_target: float = Field(0.99, gt=0, le=1)
     flat_below: int = Field(20_000, ge=0)
-    index_kind: Literal["flat", "pq", "ivfpq", "rabitq"] = "ivfpq"
+    index_kind: Literal["flat", "pq", "ivfpq"] = "ivfpq"
     index_metric: Literal["cosine", "euclidean"] = "cosine"
-    pq_bits: int = Field(4, ge=4, le=8, multiple_of=4)
     shard_vectors: int = Field(50_000, ge=1)
     masked_share: float = Field(0.2, ge=0, le=1)
 

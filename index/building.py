@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 from pyarrow import parquet
 
 from index.errors import BadVectors, CorruptIndex, NotAnIndex
-from index.spec import RABITQ_FACTOR_BYTES, IndexSpec
+from index.spec import CODE_BITS, PQ_CENTROIDS, IndexSpec
 
 logger = logging.getLogger(__name__)
 
@@ -34,13 +34,12 @@ Rows = npt.NDArray[np.int64]
 
 untyped: Any = faiss  # whose stubs are stricter than the library, or wrong, where this name is used
 
-FORMAT = 2
+FORMAT = 1
 DESCRIPTION = "index.json"
 TRAINED = "trained.faiss"
 MASKED = "masked.parquet"
 CODES = ".codes.zst"
 CODES_COMPRESSION = "zstd"
-WHOLE_INDEX = ".faiss"  # in format 1
 BLOCK_BYTES = 64 << 20
 FP16_MAX = 65_504.0
 
@@ -58,17 +57,14 @@ class ShardFiles:
 
 @dataclass(frozen=True)
 class Shard:
-    """One shard of a version: `path` is that of its files without their endings, from the version's directory.
-
-    `rows` counts the masked ones too. Format 1 did not tell it: None.
-    """
+    """One shard of a version: `path` is that of its files without their endings, from the version's directory."""
 
     path: str
-    rows: int | None
+    rows: int  # the masked ones too
 
     def files(self, spec: IndexSpec) -> tuple[str, ...]:
         """Vectors, keys and, unless flat, codes."""
-        return shard_files(self.path, spec, WHOLE_INDEX if self.rows is None else CODES)
+        return shard_files(self.path, spec)
 
 
 @dataclass(frozen=True)
@@ -96,7 +92,7 @@ class IndexDescription:
 
     `recall` is what was measured at this nprobe and rerank_factor; empty before measuring. `model_version`
     made the vectors; `fingerprint` is the caller's name for the exact rows that went in. `codebook` is None in
-    a flat index and in format 1.
+    a flat index.
     """
 
     spec: IndexSpec
@@ -111,11 +107,10 @@ class IndexDescription:
     masked: str | None = None  # name of the table of masked rows; None: there are none
 
     def __post_init__(self) -> None:
-        known = [shard.rows for shard in self.shards]
         rules = {
             "rows is a count": self.rows >= 0,
             "rows need a shard": self.rows == 0 or len(self.shards) > 0,
-            "shards hold the rows": None in known or sum(map(int, filter(None, known))) >= self.rows,
+            "shards hold the rows": sum(shard.rows for shard in self.shards) >= self.rows,
             "nprobe is at least 1": self.nprobe >= 1,
             "rerank_factor is at least 1": self.rerank_factor >= 1,
         }
@@ -134,13 +129,11 @@ class IndexDescription:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Read what `to_dict` wrote, now or when the format was 1.
+        """Read what `to_dict` wrote.
 
         Raises:
             KeyError, TypeError, ValueError: a field is missing, of the wrong type or impossible.
         """
-        if values["format"] == 1:
-            values = values | {"shards": _shards_of_format_1(values["shards"]), "codebook": None, "masked": None}
         known = {each.name: values[each.name] for each in fields(cls)}
         for name in ("rows", "model_version", "nprobe", "rerank_factor"):
             if type(known[name]) is not int:
@@ -154,20 +147,14 @@ class IndexDescription:
         return cls(**known | parts)
 
 
-def _shards_of_format_1(count: Any) -> list[dict[str, Any]]:
-    if type(count) is not int:
-        raise TypeError(f"shards: expected an integer, found {count!r}")
-    return [{"path": shard_path(number), "rows": None} for number in range(count)]
-
-
 def shard_path(number: int) -> str:
     """The path of a shard's files without their endings, in the version that writes it."""
     return f"shard-{number:05d}"
 
 
-def shard_files(path: str, spec: IndexSpec, codes_ending: str = CODES) -> tuple[str, ...]:
+def shard_files(path: str, spec: IndexSpec) -> tuple[str, ...]:
     """The files of a shard: vectors, keys and, unless flat, codes."""
-    codes = () if spec.kind == "flat" else (f"{path}{codes_ending}",)
+    codes = () if spec.kind == "flat" else (f"{path}{CODES}",)
     return (f"{path}.vectors.npy", f"{path}.keys.parquet", *codes)
 
 
@@ -205,14 +192,10 @@ def train_quantizers(sample: npt.ArrayLike, spec: IndexSpec, *, seed: int) -> by
     index = faiss.index_factory(spec.dimension, spec.factory_string(), faiss.METRIC_L2)
     inverted = inverted_file(index)
     inverted.cp.seed = seed
-    if spec.kind != "rabitq":
-        inverted.pq.cp.seed = seed
-        # Codes of the vectors themselves, not of what is left beyond their list's centroid: a query's table of
-        # distances is then computed once, not once a list, which took longer than reading the codes.
-        inverted.by_residual = False
-    if spec.kind != "rabitq" and spec.pq_bits == 8:
-        # On by default, unused here, and nearly all of the time that training 8-bit codes would take.
-        inverted.do_polysemous_training = False
+    inverted.pq.cp.seed = seed
+    # Codes of the vectors themselves, not of what is left beyond their list's centroid: a query's table of
+    # distances is then computed once, not once a list, which took longer than reading the codes.
+    inverted.by_residual = False
     index.train(as_compared(vectors, spec))
     return bytes(faiss.serialize_index(index).tobytes())
 
@@ -329,8 +312,8 @@ def parse_description(data: bytes, what: str) -> IndexDescription:
     except ValueError as error:
         raise CorruptIndex(f"{what} is not JSON: {error}") from error
     found = values.get("format") if isinstance(values, dict) else None
-    if found not in (1, FORMAT):
-        raise NotAnIndex(f"{what}: expected format {FORMAT} or 1, found {found!r}; update Vitrine if it is newer")
+    if found != FORMAT:
+        raise NotAnIndex(f"{what}: expected format {FORMAT}, found {found!r}; update Vitrine if it is newer")
     try:
         return IndexDescription.from_dict(values)
     except (KeyError, TypeError, ValueError) as error:
@@ -398,9 +381,11 @@ def load_trained(trained: bytes, spec: IndexSpec) -> Any:
 def check_matches(index: Any, spec: IndexSpec) -> None:
     """Raise CorruptIndex unless a faiss index has the parts that `spec` names."""
     inverted = inverted_file(index)
-    if type(inverted).__name__ != _inverted_type(spec):
+    if not isinstance(inverted, untyped.IndexIVFPQFastScan):
         raise CorruptIndex(f"expected {spec.factory_string()}, found a {type(inverted).__name__}")
     lists: Any = untyped.downcast_InvertedLists(inverted.invlists)
+    if not isinstance(lists, untyped.BlockInvertedLists):
+        raise CorruptIndex(f"expected lists of blocks, found {type(lists).__name__}")
     # The last ones are sizes that faiss believes without looking, and that reach beyond its memory when wrong.
     found = {
         "dimension": (spec.dimension, index.d),
@@ -409,37 +394,26 @@ def check_matches(index: Any, spec: IndexSpec) -> None:
         "trained": (True, inverted.is_trained),
         "lists stored": (spec.nlist, lists.nlist),
         "rows": (index.ntotal, lists.compute_ntotal()),
+        "sub-quantizers": (spec.pq_subquantizers, inverted.pq.M),
+        "bits": (CODE_BITS, inverted.pq.nbits),
+        "block": ((inverted.bbs, inverted.bbs * inverted.M2 // 2), (lists.n_per_block, lists.block_size)),
     }
-    if spec.kind != "rabitq":
-        found["sub-quantizers"] = (spec.pq_subquantizers, inverted.pq.M)
-        found["bits"] = (spec.pq_bits, inverted.pq.nbits)
-    if isinstance(lists, untyped.BlockInvertedLists):
-        factors = RABITQ_FACTOR_BYTES if spec.kind == "rabitq" else 0
-        block = (inverted.bbs, inverted.bbs * (inverted.M2 // 2 + factors))
-        found["block"] = (block, (lists.n_per_block, lists.block_size))
-    else:
-        found["code"] = (spec.code_bytes - 8, lists.code_size)
     wrong = [f"{name}: expected {a}, found {b}" for name, (a, b) in found.items() if a != b]
     if wrong:
         raise CorruptIndex("; ".join(wrong))
 
 
-def _inverted_type(spec: IndexSpec) -> str:
-    """The name of faiss's class."""
-    if spec.kind == "rabitq":
-        return "IndexIVFRaBitQFastScan"
-    return "IndexIVFPQFastScan" if spec.pq_bits == 4 else "IndexIVFPQ"
-
-
 @contextmanager
 def reading(file_bytes: int, spec: IndexSpec) -> Iterator[None]:
-    """While faiss reads a file: allow no vector longer than the file and the table made from it.
+    """While faiss reads a file: allow no vector longer than the file, or than the table it checks for.
 
-    Without the limit a damaged length is allocated, up to 1 TiB. The limit is the process's, hence the lock.
+    Without the limit a damaged length is allocated, up to 1 TiB. The limit is the process's, hence the lock. faiss
+    refuses an index whose table of every code against every list would exceed the limit, though it makes none here.
     """
+    table_bytes = 4 * spec.nlist * spec.pq_subquantizers * PQ_CENTROIDS
     with _byte_limit:
         before = faiss.get_deserialization_vector_byte_limit()
-        faiss.set_deserialization_vector_byte_limit(file_bytes + spec.table_bytes + 1)
+        faiss.set_deserialization_vector_byte_limit(file_bytes + table_bytes + 1)
         try:
             yield
         finally:

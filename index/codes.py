@@ -1,6 +1,6 @@
 """Brings the codes of all shards together in one index that is searched.
 
-A shard's file is what `index.building.write_codes` wrote. Format 1 kept a whole index in each shard.
+A shard's file is what `index.building.write_codes` wrote.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from index.building import CODES_COMPRESSION, WHOLE_INDEX, check_matches, inverted_file, reading, rotation, untyped
+from index.building import CODES_COMPRESSION, check_matches, inverted_file, reading, untyped
 from index.errors import CorruptIndex
 from index.spec import IndexSpec
 
@@ -35,10 +35,7 @@ def merged_codes(trained: Path, shards: Sequence[tuple[Path, Mask]], spec: Index
     quantizers = hashlib.sha256(trained.read_bytes()).digest()
     start = 0
     for path, live in shards:
-        if path.name.endswith(WHOLE_INDEX):
-            _merge_index(path, merged, start, len(live), spec)
-        else:
-            _merge_lists(path, into, quantizers, start, len(live), spec)
+        _merge_lists(path, into, quantizers, start, len(live), spec)
         start += len(live)
     if shards:
         _drop_masked(into, np.concatenate([live for _, live in shards]))
@@ -93,16 +90,6 @@ def _decompressed(path: Path) -> bytes:
     return content
 
 
-def _merge_index(path: Path, merged: Any, start: int, rows: int, spec: IndexSpec) -> None:
-    """The same for a shard of format 1."""
-    shard = _read_index(path, spec)
-    if shard.ntotal != rows:
-        raise CorruptIndex(f"{path}: expected {rows} rows, found {shard.ntotal}")
-    if _learnt(shard) != _learnt(merged):
-        raise CorruptIndex(f"{path} was encoded by other quantizers than the version's")
-    inverted_file(merged).merge_from(inverted_file(shard), start)
-
-
 def _drop_masked(inverted: Any, live: Mask) -> None:
     """Remove the codes of masked rows and number the others without gaps, so that a search needs no mask."""
     if live.all():
@@ -127,15 +114,3 @@ def _read_index(path: Path, spec: IndexSpec) -> Any:
     except CorruptIndex as error:
         raise CorruptIndex(f"{path}: {error}") from error
     return index
-
-
-def _learnt(index: Any) -> list[bytes]:
-    """All that training chose: merging codes of other quantizers works, and finds nonsense."""
-    inverted = inverted_file(index)
-    centroids: Any = faiss.downcast_index(inverted.quantizer)
-    parts = [centroids.codes]
-    if hasattr(inverted, "pq"):
-        parts.append(inverted.pq.centroids)
-    if isinstance(index, faiss.IndexPreTransform):
-        parts += [rotation(index).A, rotation(index).b]
-    return [faiss.vector_to_array(part).tobytes() for part in parts]

@@ -7,7 +7,7 @@ keeps them while it has room and drops them when it has none.
 from dataclasses import dataclass
 
 from index.building import BLOCK_BYTES
-from index.spec import IndexSpec
+from index.spec import PQ_CENTROIDS, IndexSpec
 
 KEY_BYTES = 250  # a row of keys and columns as Arrow, twice: once read, once joined
 LIBRARIES = 64 << 20  # what allocators and thread pools keep for themselves, whatever the size
@@ -64,5 +64,5 @@ def quantizer_bytes(spec: IndexSpec) -> int:
     if spec.kind == "flat":
         return 0
     rotation = 4 * (spec.pca or 0) * (spec.dimension + 1)
-    centroids = 4 * spec.encoded_dimension * (spec.nlist + (1 << spec.pq_bits))
+    centroids = 4 * spec.encoded_dimension * (spec.nlist + (PQ_CENTROIDS))
     return rotation + centroids

@@ -94,7 +94,7 @@ class Searcher:
         names = [shard.files(spec) for shard in description.shards]
         vectors = [_read_vectors(directory / files[0], spec) for files in names]
         for files, shard, held in zip(names, description.shards, vectors, strict=True):
-            _expect_rows(directory / files[0], len(held), len(held) if shard.rows is None else shard.rows)
+            _expect_rows(directory / files[0], len(held), shard.rows)
         live = _read_live(directory, description.masked, [len(held) for held in vectors])
         tables = [_read_keys(directory / files[1], mask) for files, mask in zip(names, live, strict=True)]
         keys = _one_table(tables, directory)
@@ -222,10 +222,9 @@ class Searcher:
         short = np.arange(len(queries))
         while short.size:
             nprobe = min(nprobe, inverted.nlist)
-            if hasattr(inverted, "implem"):
-                # One query alone is answered list by list, a quarter quicker than by the way that lets several share
-                # a list. Both find the same, so a search in another thread that meets this choice loses only time.
-                inverted.implem = ONE_QUERY if short.size == 1 else SEVERAL_QUERIES
+            # One query alone is answered list by list, a quarter quicker than by the way that lets several share
+            # a list. Both find the same, so a search in another thread that meets this choice loses only time.
+            inverted.implem = ONE_QUERY if short.size == 1 else SEVERAL_QUERIES
             settings = untyped.SearchParametersIVF(nprobe=nprobe, sel=selector)
             _, found[short] = inverted.search(encoded[short], candidates, params=settings)
             if nprobe == inverted.nlist:

@@ -6,18 +6,19 @@ choose candidates, and exact distances of the fp16 vectors rank them.
 
 import math
 from dataclasses import asdict, dataclass
-from functools import partial
 from typing import Any, Literal, Self, get_args
 
-Kind = Literal["flat", "pq", "ivfpq", "rabitq"]
+IndexKind = Literal["flat", "pq", "ivfpq"]
 Metric = Literal["cosine", "euclidean"]
 
 FLAT_BELOW = 20_000
 REDUCED_DIMENSION = 256
 POINTS_PER_CENTROID = 39  # fewer, and faiss's k-means warns that centroids are noise
 TRAINING_BYTES = 1 << 30
-PQ_CENTROID_POINTS = 256  # that k-means looks at for each centroid of a sub-quantizer
-RABITQ_FACTOR_BYTES = 8  # two float32 beside each code
+CODE_BITS = 4  # of each sub-quantizer: fast-scan codes, compared in registers
+PQ_CENTROIDS = 1 << CODE_BITS  # of each sub-quantizer
+PQ_TRAINING_ROWS = 256 * PQ_CENTROIDS  # k-means looks at 256 points for each centroid
+ID_BYTES = 8
 
 
 @dataclass(frozen=True)
@@ -25,18 +26,15 @@ class IndexSpec:
     """The parts of an index.
 
     `flat` keeps vectors only and compares all of them. `ivfpq` sorts product-quantized codes into `nlist` lists.
-    `pq` is the same with one list, so that filters and merged shards work in one way for both. `rabitq` sorts codes
-    of one bit a dimension into lists (RaBitQ, Gao and Long, SIGMOD 2024). Codes of 4 bits a sub-quantizer are
-    fast-scan ones, compared in registers; 8 bits tell more apart and are slow to train and to search.
+    `pq` is the same with one list, so that filters and merged shards work in one way for both.
     """
 
-    kind: Kind
+    kind: IndexKind
     dimension: int
     metric: Metric = "cosine"
     pca: int | None = None  # dimension after the rotation; None leaves vectors as they are
     nlist: int = 1
     pq_subquantizers: int = 0
-    pq_bits: int = 4
 
     def __post_init__(self) -> None:
         problem = self._problem()
@@ -45,15 +43,14 @@ class IndexSpec:
 
     def _problem(self) -> str | None:
         rules = {
-            f"kind is one of {get_args(Kind)}": self.kind in get_args(Kind),
+            f"kind is one of {get_args(IndexKind)}": self.kind in get_args(IndexKind),
             f"metric is one of {get_args(Metric)}": self.metric in get_args(Metric),
             "dimension is at least 1": self.dimension >= 1,
             "pca lies in 1..dimension": self.pca is None or 1 <= self.pca <= self.dimension,
             "nlist is at least 1": self.nlist >= 1,
-            "flat and pq have one list": self.kind in ("ivfpq", "rabitq") or self.nlist == 1,
-            "pq_bits is 4, the width of fast-scan codes, or 8": self.pq_bits in (4, 8),
+            "flat and pq have one list": self.kind == "ivfpq" or self.nlist == 1,
         }
-        if self.kind in ("pq", "ivfpq"):
+        if self.kind != "flat":
             rules["pq_subquantizers divides the encoded dimension"] = (
                 self.pq_subquantizers >= 1 and self.encoded_dimension % self.pq_subquantizers == 0
             )
@@ -67,8 +64,7 @@ class IndexSpec:
         *,
         metric: Metric = "cosine",
         flat_below: int = FLAT_BELOW,
-        kind: Kind = "ivfpq",
-        pq_bits: int = 4,
+        kind: IndexKind = "ivfpq",
     ) -> Self:
         """Choose the parts for `count` vectors.
 
@@ -84,33 +80,27 @@ class IndexSpec:
         nlist = 1 if kind == "pq" else _lists_for(count)
         if nlist == 1 and kind == "ivfpq":
             kind = "pq"
-        parts = 0 if kind == "rabitq" else max(1, reduced // (pq_bits // 2))
-        chosen = cls(kind, dimension, metric, pca=pca, nlist=nlist, pq_subquantizers=parts, pq_bits=pq_bits)
+        chosen = cls(kind, dimension, metric, pca=pca, nlist=nlist, pq_subquantizers=max(1, reduced // 2))
         return chosen if count >= chosen.minimum_training_rows else cls("flat", dimension, metric)
 
-    def serves(self, count: int, *, flat_below: int = FLAT_BELOW, kind: Kind = "ivfpq", pq_bits: int = 4) -> bool:
-        """Whether an index of these parts is still right for `count` vectors, or another one is worth its training.
+    def serves(self, count: int, *, flat_below: int = FLAT_BELOW, kind: IndexKind = "ivfpq") -> bool:
+        """Whether an index of these parts is still right for `count` vectors; if not, another is worth its training.
 
         Lists may be half or twice as many as would be chosen now, which is 4 to 16 times the vectors; and a
         catalogue about as large as `flat_below` does not change its kind from night to night.
         """
 
-        choose = partial(
-            IndexSpec.for_catalogue,
-            dimension=self.dimension,
-            metric=self.metric,
-            flat_below=flat_below,
-            kind=kind,
-            pq_bits=pq_bits,
-        )
-        wanted = choose(count)
+        def choose(count: int) -> IndexSpec:
+            return IndexSpec.for_catalogue(count, self.dimension, metric=self.metric, flat_below=flat_below, kind=kind)
+
+        best = choose(count)
         if self.kind == "flat":
-            return wanted.kind == "flat"
-        if wanted.kind == "flat":
-            wanted = choose(2 * count)
-        parts = ("pca", "pq_subquantizers", "pq_bits")  # of pq and ivfpq only the lists differ
-        alike = all(getattr(wanted, name) == getattr(self, name) for name in parts)
-        return alike and self.nlist <= 2 * wanted.nlist <= 4 * self.nlist
+            return best.kind == "flat"
+        if best.kind == "flat":
+            best = choose(2 * count)
+        # Of pq and ivfpq only the lists differ.
+        same_codes = (best.pca, best.pq_subquantizers) == (self.pca, self.pq_subquantizers)
+        return same_codes and self.nlist <= 2 * best.nlist <= 4 * self.nlist
 
     @property
     def encoded_dimension(self) -> int:
@@ -124,33 +114,19 @@ class IndexSpec:
             return 0
         affordable = TRAINING_BYTES // (4 * self.dimension)
         rows = min(max(affordable, 64 * self.nlist), 100 * self.nlist)
-        return max(rows, self.minimum_training_rows, PQ_CENTROID_POINTS * self._pq_centroids)
+        return max(rows, self.minimum_training_rows, PQ_TRAINING_ROWS)
 
     @property
     def minimum_training_rows(self) -> int:
         """Fewer than this, and k-means or the PCA has no solution."""
-        return 0 if self.kind == "flat" else max(self.nlist, self._pq_centroids, self.pca or 0)
-
-    @property
-    def _pq_centroids(self) -> int:
-        """Centroids a sub-quantizer."""
-        return 0 if self.kind in ("flat", "rabitq") else 1 << self.pq_bits
+        return 0 if self.kind == "flat" else max(self.nlist, PQ_CENTROIDS, self.pca or 0)
 
     @property
     def code_bytes(self) -> int:
         """Memory a row of an open index takes: its code and its 64-bit id."""
         if self.kind == "flat":
             return 0
-        bits = self.encoded_dimension if self.kind == "rabitq" else self.pq_subquantizers * self.pq_bits
-        return (bits + 7) // 8 + (RABITQ_FACTOR_BYTES if self.kind == "rabitq" else 0) + 8
-
-    @property
-    def table_bytes(self) -> int:
-        """Of the float32 table of every code against every list, which faiss computes of codes of residuals on reading.
-
-        Codes are none any more (`train_quantizers`); an index of earlier drafts still has them.
-        """
-        return 4 * self.nlist * self.pq_subquantizers * self._pq_centroids
+        return (self.pq_subquantizers * CODE_BITS + 7) // 8 + ID_BYTES
 
     @property
     def bytes_per_vector(self) -> int:
@@ -162,8 +138,7 @@ class IndexSpec:
         if self.kind == "flat":
             return "Flat"
         rotation = [f"PCAR{self.pca}"] if self.pca else []
-        product = f"PQ{self.pq_subquantizers}x{self.pq_bits}{'fs' if self.pq_bits == 4 else ''}"
-        return ",".join([*rotation, f"IVF{self.nlist}", "RaBitQfs" if self.kind == "rabitq" else product])
+        return ",".join([*rotation, f"IVF{self.nlist}", f"PQ{self.pq_subquantizers}x{CODE_BITS}fs"])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for `index.json`."""

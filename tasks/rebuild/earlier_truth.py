@@ -71,8 +71,8 @@ def _numbered(live: Iterable[Mask]) -> list[Rows]:
 
 
 def _live_in(lake: Lake, version: int | None, description: IndexDescription) -> list[Mask]:
-    """The same of a version; a plan never starts from one whose shards don't tell their rows (format 1)."""
-    counts = [shard.rows or 0 for shard in description.shards]
+    """One bool a row of each shard of a version: whether it lives there."""
+    counts = [shard.rows for shard in description.shards]
     if description.masked is None or version is None:
         return [np.ones(count, dtype=np.bool_) for count in counts]
     table = pq.read_table(pa.BufferReader(lake.indexes.read(version, description.masked)))

@@ -17,7 +17,7 @@ import pyarrow as pa
 from index.building import DESCRIPTION, Codebook, IndexDescription, Shard, mean_coarse_distance, parse_description
 from index.errors import IndexingError
 from index.reuse import HeldShard, ShardLimits, rows_a_shard, to_rewrite, why_train_again
-from index.spec import IndexSpec, Kind, Metric
+from index.spec import IndexKind, IndexSpec, Metric
 from lake import catalogue
 from lake.errors import LakeError
 from lake.lake import Lake
@@ -70,8 +70,7 @@ class RebuildConfig:
     """How the index is made and what it must reach."""
 
     metric: Metric = "cosine"
-    kind: Kind = "ivfpq"  # of an index above `flat_below`
-    pq_bits: int = 4
+    kind: IndexKind = "ivfpq"  # of an index above `flat_below`
     recall_target: float = 0.99  # of recall@10, its lower 95 % bound
     flat_below: int = 20_000  # vectors; fewer are searched exactly
     shard_vectors: int = 50_000
@@ -184,7 +183,6 @@ def _plan(lake: Lake, model: int, config: RebuildConfig, afresh: str | None, run
             metric=config.metric,
             flat_below=config.flat_below,
             kind=config.kind,
-            pq_bits=config.pq_bits,
         )
         plan = IndexPlan(model, rows, _fingerprint(model, rows, content, wanted), wanted, newest, promoted)
         if afresh is None:
@@ -263,8 +261,6 @@ def _base(lake: Lake, plan: IndexPlan, config: RebuildConfig, damaged: set[int])
             continue
         if version in damaged:
             reasons.append(f"index {version} is damaged")
-        elif any(shard.rows is None for shard in description.shards):
-            reasons.append(f"index {version} was made before shards were kept")
         elif lost := lake.indexes.missing(version, index_files(manifest)):
             reasons.append(f"index {version} has lost {lost[0].path_from(version)}")
         else:
@@ -278,7 +274,7 @@ def _spec_of(properties: Any) -> IndexSpec:
 
 def _serves(spec: IndexSpec, plan: IndexPlan, config: RebuildConfig) -> bool:
     same = (spec.dimension, spec.metric) == (plan.spec.dimension, plan.spec.metric)
-    return same and spec.serves(plan.rows, flat_below=config.flat_below, kind=config.kind, pq_bits=config.pq_bits)
+    return same and spec.serves(plan.rows, flat_below=config.flat_below, kind=config.kind)
 
 
 def _with_codebook(lake: Lake, sql: Any, plan: IndexPlan, base: _Base) -> tuple[IndexPlan, str]:
@@ -350,7 +346,7 @@ def _with_shards(
 def _kept(sql: Any, base: _Base, config: RebuildConfig) -> tuple[tuple[KeptShard, ...], list[int]]:
     live = dict(sql.execute("SELECT shard, count(*) FROM alive GROUP BY shard").fetchall())
     shards = base.description.shards
-    held = [HeldShard(shard.rows or 0, int(live.get(number, 0))) for number, shard in enumerate(shards)]
+    held = [HeldShard(shard.rows, int(live.get(number, 0))) for number, shard in enumerate(shards)]
     rewritten = to_rewrite(held, config.limits)
     numbers = [number for number in range(len(shards)) if number not in rewritten and held[number].live]
     kept = []

@@ -232,10 +232,10 @@ def published(lake: Lake, version: int) -> PublishedIndex:
         recall_at_1=measured.get("recall_at_1"),
         recall_at_10=measured.get("recall_at_10"),
         latency_ms=measured.get("latency_ms"),
-        shards_kept=properties.get("shards_kept", 0),
-        shards_written=properties.get("shards_written", 0),
-        bytes_written=properties.get("bytes_written", 0),
-        built_because=properties.get("built_because", ""),
+        shards_kept=properties["shards_kept"],
+        shards_written=properties["shards_written"],
+        bytes_written=properties["bytes_written"],
+        built_because=properties["built_because"],
     )
 
 
