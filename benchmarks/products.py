@@ -20,28 +20,19 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from benchmarks.night import night_of
-from index.building import (
-    IndexDescription,
-    Shard,
-    set_threads,
-    shard_path,
-    train_quantizers,
-    write_description,
-    write_shard,
-    write_trained,
-)
-from index.filtering import Wanted, search_wanted
-from index.measuring import tune
+from index.arrays import Floats
+from index.faiss_index import set_threads
+from index.filtering import RowFilter, search_filtered
 from index.searching import Searcher
+from index.shards import write_index
 from index.spec import IndexKind, IndexSpec, Metric
+from index.tuning import tune
 from lake import catalogue
 from lake.lake import open_lake
 from tasks.models import ModelChoice, init_model
 
 K = 10
 KINDS: tuple[tuple[str, IndexKind], ...] = (("exact", "flat"), ("PQ", "pq"), ("coarse + PQ", "ivfpq"))
-
-Floats = npt.NDArray[np.float32]
 
 
 def read_embeddings(lake_uri: str, pattern: str) -> tuple[Floats, list[str], list[str]]:
@@ -56,25 +47,12 @@ def read_embeddings(lake_uri: str, pattern: str) -> tuple[Floats, list[str], lis
     return embeddings[has], [keys[row] for row in chosen], [products[row] for row in chosen]
 
 
-def build(folder: Path, vectors: Floats, keys: list[str], spec: IndexSpec) -> Searcher:
-    """An index of one shard."""
-    trained = None
-    if spec.kind != "flat":
-        trained = train_quantizers(vectors[: spec.training_rows], spec, seed=0)
-        write_trained(folder, trained)
-    write_shard(folder, 0, vectors, pa.table({"image_key": keys}), trained, spec)
-    write_description(
-        folder, IndexDescription(spec, len(vectors), (Shard(shard_path(0), len(vectors)),), 1, "products")
-    )
-    return Searcher.open(folder)
-
-
 def neighbours(searcher: Searcher, nprobe: int, factor: int) -> npt.NDArray[np.int64]:
     """The K nearest others of every row, N×K."""
     rows = np.arange(len(searcher))
-    wanted = Wanted(own_row=rows)
-    found = search_wanted(searcher, searcher.vectors(rows), K, wanted, nprobe=nprobe, rerank_factor=factor)
-    return np.concatenate([each.rows for each in found])
+    others = RowFilter(own_row=rows)
+    answers = search_filtered(searcher, searcher.vectors(rows), K, others, nprobe=nprobe, rerank_factor=factor)
+    return np.concatenate([each.rows for each in answers])
 
 
 def found_of_product(near: npt.NDArray[np.int64], products: npt.NDArray[np.str_]) -> tuple[Floats, Floats]:
@@ -117,10 +95,9 @@ def report(folder: Path, vectors: Floats, keys: list[str], products: npt.NDArray
     print("|---|--:|--:|--:|--:|")
     by_product: dict[str, Floats] = {}
     for name, kind in KINDS:
-        place = folder / name
-        place.mkdir()
         spec = IndexSpec.for_catalogue(len(vectors), vectors.shape[1], metric=metric, flat_below=0, kind=kind)
-        searcher = build(place, vectors, keys, spec)
+        write_index(folder / name, vectors, pa.table({"image_key": keys}), spec)
+        searcher = Searcher.open(folder / name)
         tuned = tune(searcher)
         first, share = found_of_product(neighbours(searcher, tuned.nprobe, tuned.rerank_factor), products)
         by_product[name] = np.array([share[products == product].mean() for product in names])

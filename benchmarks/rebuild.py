@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from index.arrays import Floats
 from lake.rollback import roll_back
 from lake.tables import round_to_bfloat16
 from tasks import progress
@@ -22,7 +23,7 @@ from tasks.rebuild.plan import RebuildConfig
 from tasks.rebuild.stage import IndexSummary, rebuild
 from tasks.runner import Inline
 from tests.vector_lake import VectorLake
-from tests.vectors import Floats, clustered
+from tests.vectors import clustered
 
 
 @dataclass(frozen=True)

@@ -23,12 +23,13 @@ from typing import Any
 import faiss
 import numpy as np
 
-from benchmarks._embeddings import WITHIN, Embeddings, Floats
-from benchmarks.search import TARGET_10, K, Rows
-from index.building import inverted_file, set_threads, to_encoded, untyped
-from index.measuring import least
+from benchmarks._embeddings import WITHIN, Embeddings
+from benchmarks._search_data import TARGET_10, K
+from index.arrays import Floats, Rows
+from index.faiss_index import inverted_file, set_threads, to_encoded, untyped
 from index.searching import ONE_QUERY
 from index.spec import IndexSpec
+from index.tuning import least
 
 FACTORS = (4, 8, 16)  # candidates for each neighbour
 
@@ -46,8 +47,8 @@ def build(vectors: Floats, spec: IndexSpec, *, residual: bool) -> Any:
 
 def holds_enough(inverted: Any, queries: Floats, truth: Rows, candidates: int, nprobe: int) -> bool:
     """Whether the candidates hold 0.99 of the ten nearest."""
-    found = inverted.search(queries, candidates, params=untyped.SearchParametersIVF(nprobe=nprobe))[1]
-    held = [len({*line} & {*true}) / K for line, true in zip(found.tolist(), truth.tolist(), strict=True)]
+    rows = inverted.search(queries, candidates, params=untyped.SearchParametersIVF(nprobe=nprobe))[1]
+    held = [len({*line} & {*true}) / K for line, true in zip(rows.tolist(), truth.tolist(), strict=True)]
     return bool(np.mean(held) >= TARGET_10)
 
 
@@ -82,8 +83,8 @@ def main() -> None:
         for candidates in (K * factor for factor in FACTORS):
             enough = partial(holds_enough, inverted, encoded, truth, candidates)
             nprobe = least(enough, spec.nlist)
-            told = f"{scan_ms(inverted, encoded, candidates, nprobe):.2f}" if enough(nprobe) else "never enough"
-            print(f"| {'residuals' if residual else 'vectors'} | {candidates} | {nprobe} | {told} |", flush=True)
+            scan = f"{scan_ms(inverted, encoded, candidates, nprobe):.2f}" if enough(nprobe) else "never enough"
+            print(f"| {'residuals' if residual else 'vectors'} | {candidates} | {nprobe} | {scan} |", flush=True)
 
 
 if __name__ == "__main__":

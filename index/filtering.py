@@ -1,7 +1,7 @@
 """Which rows a search may answer with: filters, the query's own picture or product left out, one row a product.
 
 What depends on the query is done by looking deeper, never by dropping neighbours from an answer that then lacks
-some: the nearest rows in order, without those not wanted, are the wanted rows in order.
+some: the nearest rows in order, without those that are left out, are the nearest of the others in order.
 
 Shapes: Q queries, N rows, G groups.
 """
@@ -10,15 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from index.arrays import Mask, Rows
 from index.errors import UnknownColumn, UnknownKey
-from index.searching import Mask, Neighbours, Rows, Searcher
+from index.searching import Neighbours, Searcher
 
 NONE = -1  # of a query: no row, or no group, of its own
 FIRST_LOOK = 200  # neighbours to look at beyond k before it is known how many are needed
@@ -29,12 +29,11 @@ class Groups:
     """Which rows belong together, such as the pictures of one product.
 
     `of_row` is each row's group, int64 N of 0..G−1; a row without a value is a group of its own. `sizes` counts
-    the rows of each group, int64 G. `values` names the groups that have a value, which come first.
+    the rows of each group, int64 G.
     """
 
     of_row: Rows
     sizes: Rows
-    values: pa.Array
 
     @classmethod
     def of(cls, searcher: Searcher, column: str) -> Groups:
@@ -48,20 +47,15 @@ class Groups:
         of_row = pc.fill_null(encoded.indices, NONE).to_numpy(zero_copy_only=False).astype(np.int64)
         alone = np.flatnonzero(of_row == NONE)
         of_row[alone] = len(encoded.dictionary) + np.arange(len(alone))
-        return cls(of_row, np.bincount(of_row), encoded.dictionary)
-
-    def number(self, value: Any) -> int:
-        """The group that `value` names; NONE where no row has it."""
-        found: int = pc.index(self.values, pa.scalar(value, self.values.type)).as_py()
-        return found
+        return cls(of_row, np.bincount(of_row))
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What may be found: by every query the rows of `keep`, one bool a row; by each query what is not its own.
+class RowFilter:
+    """Which rows may answer: for every query those of `keep`, one bool a row; for each query none of its own.
 
-    `own_row` and `own_group` are int64 Q, NONE where a query has none; no query finds its own row or any row of its
-    own group. With `one_per_group` each group answers with its nearest row only.
+    `own_row` and `own_group` are int64 Q, NONE where a query has none; no query is answered with its own row or any
+    row of its own group. With `one_per_group` each group answers with its nearest row only.
     """
 
     keep: Mask | None = None
@@ -91,14 +85,14 @@ def rows_with(
     """
     masks: list[Mask] = []
     if keys is not None:
-        wanted = pa.array(sorted(set(keys)), pa.string())
+        asked = pa.array(sorted(set(keys)), pa.string())
         names = searcher.table["image_key"].cast(pa.string())
-        unknown = wanted.filter(pc.invert(pc.is_in(wanted, names)))
+        unknown = asked.filter(pc.invert(pc.is_in(asked, names)))
         if len(unknown):
             raise UnknownKey(
-                f"{len(unknown)} of {len(wanted)} keys are not in this index, such as {unknown[0].as_py()!r}"
+                f"{len(unknown)} of {len(asked)} keys are not in this index, such as {unknown[0].as_py()!r}"
             )
-        masks.append(pc.is_in(names, wanted).to_numpy())
+        masks.append(pc.is_in(names, asked).to_numpy())
     if between is not None:
         column, low, high = between
         values = pc.fill_null(_column(searcher, column), float("nan")).to_numpy()
@@ -106,36 +100,31 @@ def rows_with(
     return np.logical_and.reduce(masks) if masks else None
 
 
-def search_wanted(
+def search_filtered(
     searcher: Searcher,
     queries: npt.ArrayLike,
     k: int,
-    wanted: Wanted,
+    rows: RowFilter,
     *,
-    exhaustive: bool = False,
     nprobe: int | None = None,
     rerank_factor: int | None = None,
 ) -> list[Neighbours]:
-    """The `k` nearest wanted rows of each query: one answer of one line a query.
+    """The `k` nearest rows of each query that the filter lets through: one answer of one line a query.
 
-    An answer is shorter than `k` only where fewer rows are wanted. Exhaustive answers are exact. The others look at
-    `rerank_factor` candidates for each row passed over too, so that they miss no more than a search without filters.
+    An answer is shorter than `k` only where fewer rows are let through. `rerank_factor` candidates are looked at for
+    each row passed over too, so that a filtered search misses no more than one without filters.
 
     Raises:
         BadVectors: as `Searcher.search`.
     """
     array = np.asarray(queries, dtype=np.float32)
-    most = len(searcher) if wanted.keep is None else int(np.count_nonzero(wanted.keep))
+    most = len(searcher) if rows.keep is None else int(np.count_nonzero(rows.keep))
     answers: dict[int, Neighbours] = {}
     short = np.arange(len(array))
-    depth = k + min(FIRST_LOOK, _passed_over(wanted, k))
+    depth = k + min(FIRST_LOOK, _passed_over(rows, k))
     while short.size:
-        if exhaustive:
-            found = searcher.exact(array[short], depth, keep=wanted.keep)
-        else:
-            settings = {"nprobe": nprobe, "rerank_factor": rerank_factor}
-            found = searcher.search(array[short], depth, keep=wanted.keep, **settings)
-        answers |= {int(query): _only_wanted(found, line, int(query), k, wanted) for line, query in enumerate(short)}
+        nearest = searcher.search(array[short], depth, keep=rows.keep, nprobe=nprobe, rerank_factor=rerank_factor)
+        answers |= {int(query): _filtered(nearest, line, int(query), k, rows) for line, query in enumerate(short)}
         if depth >= most:
             break
         short = np.array([query for query in short.tolist() if answers[query].rows.size < k], dtype=np.int64)
@@ -143,32 +132,33 @@ def search_wanted(
     return [answers[query] for query in range(len(array))]
 
 
-def _passed_over(wanted: Wanted, k: int) -> int:
-    """How many unwanted rows to expect among the nearest."""
-    rows = 0 if wanted.own_row is None else 1
-    if wanted.groups is not None and wanted.own_group is not None:
-        rows += int(wanted.groups.sizes[wanted.own_group[wanted.own_group >= 0]].max(initial=0))
-    if wanted.groups is not None and wanted.one_per_group and len(wanted.groups.sizes):
-        rows += int(k * (len(wanted.groups.of_row) / len(wanted.groups.sizes) - 1))
-    return rows
+def _passed_over(rows: RowFilter, k: int) -> int:
+    """How many rows to expect among the nearest that the filter leaves out."""
+    left_out = 0 if rows.own_row is None else 1
+    if rows.groups is not None and rows.own_group is not None:
+        left_out += int(rows.groups.sizes[rows.own_group[rows.own_group >= 0]].max(initial=0))
+    if rows.groups is not None and rows.one_per_group and len(rows.groups.sizes):
+        left_out += int(k * (len(rows.groups.of_row) / len(rows.groups.sizes) - 1))
+    return left_out
 
 
-def _only_wanted(found: Neighbours, line: int, query: int, k: int, wanted: Wanted) -> Neighbours:
-    rows = found.rows[line]
-    stays = np.ones(len(rows), dtype=np.bool_)
-    if wanted.own_row is not None:
-        stays &= rows != wanted.own_row[query]
-    if wanted.groups is not None:
-        groups = wanted.groups.of_row[rows]
-        if wanted.own_group is not None:
-            stays &= groups != wanted.own_group[query]
-        if wanted.one_per_group:
+def _filtered(nearest: Neighbours, line: int, query: int, k: int, rows: RowFilter) -> Neighbours:
+    """The first k of one line of neighbours that the filter lets through."""
+    near = nearest.rows[line]
+    stays = np.ones(len(near), dtype=np.bool_)
+    if rows.own_row is not None:
+        stays &= near != rows.own_row[query]
+    if rows.groups is not None:
+        groups = rows.groups.of_row[near]
+        if rows.own_group is not None:
+            stays &= groups != rows.own_group[query]
+        if rows.one_per_group:
             # Only among the rows that stay: a query's own row must not stand for its product.
             at = np.flatnonzero(stays)
             stays[:] = False
             stays[at[np.unique(groups[at], return_index=True)[1]]] = True
     at = np.flatnonzero(stays)[:k]
-    return Neighbours(rows[at][None], found.similarity[line, at][None])
+    return Neighbours(near[at][None], nearest.similarity[line, at][None])
 
 
 def _column(searcher: Searcher, name: str) -> pa.ChunkedArray:

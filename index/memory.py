@@ -6,7 +6,7 @@ keeps them while it has room and drops them when it has none.
 
 from dataclasses import dataclass
 
-from index.building import BLOCK_BYTES
+from index.arrays import BLOCK_BYTES
 from index.spec import PQ_CENTROIDS, IndexSpec
 
 KEY_BYTES = 250  # a row of keys and columns as Arrow, twice: once read, once joined
@@ -51,15 +51,15 @@ def encoding_bytes(spec: IndexSpec, rows: int) -> int:
 
 def searching_bytes(spec: IndexSpec, rows: int) -> int:
     """All codes, twice while shards are merged, and all keys."""
-    return rows * (2 * spec.code_bytes + KEY_BYTES) + 2 * quantizer_bytes(spec) + LIBRARIES
+    return rows * (2 * spec.code_bytes + KEY_BYTES) + 2 * codebook_bytes(spec) + LIBRARIES
 
 
 def _overhead(spec: IndexSpec, rows: int) -> int:
-    """The block that is being checked and normalised, partly in float64, and the quantizers."""
-    return 4 * min(BLOCK_BYTES, 4 * spec.dimension * rows) + 2 * quantizer_bytes(spec) + LIBRARIES
+    """The block that is being checked and normalised, partly in float64, and the codebook."""
+    return 4 * min(BLOCK_BYTES, 4 * spec.dimension * rows) + 2 * codebook_bytes(spec) + LIBRARIES
 
 
-def quantizer_bytes(spec: IndexSpec) -> int:
+def codebook_bytes(spec: IndexSpec) -> int:
     """The rotation and the centroids."""
     if spec.kind == "flat":
         return 0

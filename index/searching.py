@@ -6,9 +6,7 @@ vectors, memory-mapped, rank them. Knows rows and keys, not pictures, models or 
 Shapes: Q queries, D dimension, K neighbours, R candidates.
 """
 
-import logging
 import math
-import tokenize
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -18,29 +16,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyarrow import parquet
 
-from index.building import (
-    IndexDescription,
-    as_compared,
-    bad_rows,
-    blocks,
-    duplicates,
-    inverted_file,
-    read_description,
-    to_encoded,
-    untyped,
-)
-from index.codes import merged_codes
-from index.errors import BadVectors, CorruptIndex, UnknownKey
-from index.spec import IndexSpec
-from index.vectors import StoredVectors, live_rows
-
-logger = logging.getLogger(__name__)
-
-Floats = npt.NDArray[np.float32]
-Rows = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
+from index.arrays import Floats, Mask, Rows, blocks
+from index.checking import as_compared, bad_rows
+from index.description import IndexDescription, read_description
+from index.errors import BadVectors, UnknownKey
+from index.faiss_index import inverted_file, to_encoded, untyped
+from index.opening import open_shards
+from index.stored_vectors import StoredVectors
 
 # A filter that keeps this few rows is answered by comparing with each of them: quicker than widening the
 # search over the lists until enough of them are met, and exact.
@@ -64,15 +47,9 @@ class Neighbours:
 class Searcher:
     """An open index version; safe to search from several threads. Make one with `Searcher.open`."""
 
-    def __init__(
-        self,
-        description: IndexDescription,
-        vectors: StoredVectors,
-        keys: pa.Table,
-        codes: Any,
-    ) -> None:
+    def __init__(self, description: IndexDescription, vectors: StoredVectors, keys: pa.Table, codes: Any) -> None:
         self.description = description
-        self.spec: IndexSpec = description.spec
+        self.spec = description.spec
         self.rows = description.rows
         self.table = keys
         self._vectors = vectors
@@ -90,21 +67,7 @@ class Searcher:
             CorruptIndex: a file is missing, cut short, or contradicts the others.
         """
         description = description or read_description(directory)
-        spec = description.spec
-        names = [shard.files(spec) for shard in description.shards]
-        vectors = [_read_vectors(directory / files[0], spec) for files in names]
-        for files, shard, held in zip(names, description.shards, vectors, strict=True):
-            _expect_rows(directory / files[0], len(held), shard.rows)
-        live = _read_live(directory, description.masked, [len(held) for held in vectors])
-        tables = [_read_keys(directory / files[1], mask) for files, mask in zip(names, live, strict=True)]
-        keys = _one_table(tables, directory)
-        _expect_rows(directory, keys.num_rows, description.rows)
-        codes = None
-        if spec.kind != "flat":
-            shards = [(directory / files[2], mask) for files, mask in zip(names, live, strict=True)]
-            codes = merged_codes(directory / description.trained, shards, spec)
-        logger.info("opened %s: %d rows, %s", directory, keys.num_rows, spec.factory_string())
-        return cls(description, StoredVectors(vectors, live, unit=spec.metric == "cosine"), keys, codes)
+        return cls(description, *open_shards(directory, description))
 
     def __len__(self) -> int:
         return self.rows
@@ -165,12 +128,8 @@ class Searcher:
             raise UnknownKey(self._unknown(image_key))
         return row
 
-    def vector(self, row: int) -> Floats:
-        """The vector of a row, float32 of D: of length 1 under cosine, to fp16's precision."""
-        return self.vectors([row]).reshape(-1)
-
     def vectors(self, rows: npt.ArrayLike) -> Floats:
-        """The vectors of rows, float32 N×D."""
+        """The vectors of rows, float32 N×D: of length 1 under cosine, to fp16's precision."""
         return self._gather(self._checked_rows(rows))
 
     def similarity(self, row: int, others: npt.ArrayLike) -> Floats:
@@ -218,7 +177,7 @@ class Searcher:
         encoded = to_encoded(self._codes, queries)
         inverted = inverted_file(self._codes)
         selector = None if mask is None else untyped.IDSelectorBitmap(np.packbits(mask, bitorder="little"))
-        found = np.full((len(queries), candidates), -1, dtype=np.int64)
+        rows = np.full((len(queries), candidates), -1, dtype=np.int64)
         short = np.arange(len(queries))
         while short.size:
             nprobe = min(nprobe, inverted.nlist)
@@ -226,12 +185,12 @@ class Searcher:
             # a list. Both find the same, so a search in another thread that meets this choice loses only time.
             inverted.implem = ONE_QUERY if short.size == 1 else SEVERAL_QUERIES
             settings = untyped.SearchParametersIVF(nprobe=nprobe, sel=selector)
-            _, found[short] = inverted.search(encoded[short], candidates, params=settings)
+            _, rows[short] = inverted.search(encoded[short], candidates, params=settings)
             if nprobe == inverted.nlist:
                 break  # every kept row was seen
-            short = short[(found[short] >= 0).sum(axis=1) < k]
+            short = short[(rows[short] >= 0).sum(axis=1) < k]
             nprobe *= 4
-        return found
+        return rows
 
     def _ranked(self, queries: Floats, candidates: Rows, k: int) -> Neighbours:
         """The k nearest of each query's candidates by exact distance; −1 stands for no candidate."""
@@ -257,16 +216,16 @@ class Searcher:
         """Compare with every kept row, a block at a time, then rank by the same distances as `_ranked`."""
         if not k or not len(queries):
             return Neighbours(np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32))
-        wanted = k + SPARE
+        candidates = k + SPARE
         metric = faiss.METRIC_INNER_PRODUCT if self.spec.metric == "cosine" else faiss.METRIC_L2
         sign = -1 if self.spec.metric == "cosine" else 1
         distances = np.empty((len(queries), 0), dtype=np.float32)
         rows = np.empty((len(queries), 0), dtype=np.int64)
         for block_rows, vectors in self._vectors.blocks(mask):
-            found, at = faiss.knn(queries, vectors, min(wanted, len(vectors)), metric=metric)
-            distances = np.hstack([distances, sign * found])
+            near, at = faiss.knn(queries, vectors, min(candidates, len(vectors)), metric=metric)
+            distances = np.hstack([distances, sign * near])
             rows = np.hstack([rows, block_rows[at]])
-            nearest = np.argsort(distances, axis=1, kind="stable")[:, :wanted]
+            nearest = np.argsort(distances, axis=1, kind="stable")[:, :candidates]
             distances = np.take_along_axis(distances, nearest, axis=1)
             rows = np.take_along_axis(rows, nearest, axis=1)
         return self._ranked(queries, rows, k)
@@ -280,59 +239,3 @@ def _at_least_one(name: str, value: int | None, default: int) -> int:
     if chosen < 1:
         raise ValueError(f"{name}: expected at least 1, found {chosen}")
     return chosen
-
-
-def _expect_rows(path: Path, found: int, expected: int) -> None:
-    if found != expected:
-        raise CorruptIndex(f"{path}: expected {expected} rows, found {found}")
-
-
-def _read_vectors(path: Path, spec: IndexSpec) -> npt.NDArray[np.float16]:
-    try:
-        # Not np.load: it falls back to zip and pickle by what the first bytes say.
-        vectors = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError, EOFError, SyntaxError, tokenize.TokenError) as error:  # its header is Python
-        raise CorruptIndex(f"{path} cannot be read: {error}") from error
-    if vectors.dtype != np.float16 or vectors.ndim != 2 or vectors.shape[1] != spec.dimension:
-        raise CorruptIndex(
-            f"{path}: expected float16 of (N, {spec.dimension}), found {vectors.dtype} of {vectors.shape}"
-        )
-    return vectors.view(np.ndarray)  # np.memmap's own indexing costs more than the rows it fetches
-
-
-def _read_live(directory: Path, masked: str | None, counts: list[int]) -> list[Mask]:
-    """One bool a row of each shard: whether search may return it."""
-    if masked is None:
-        return [np.ones(count, dtype=np.bool_) for count in counts]
-    return live_rows(_read_table(directory / masked, ("shard", "row")), counts, str(directory / masked))
-
-
-def _read_keys(path: Path, live: Mask) -> pa.Table:
-    table = _read_table(path, ("image_key",))
-    _expect_rows(path, table.num_rows, len(live))
-    return table if live.all() else table.filter(pa.array(live))
-
-
-def _read_table(path: Path, required: tuple[str, ...]) -> pa.Table:
-    try:
-        # Not memory-mapped: a file cut short later would then end the process with SIGBUS.
-        table = parquet.read_table(path, memory_map=False, partitioning=None)
-    except (OSError, pa.ArrowException) as error:
-        raise CorruptIndex(f"{path} cannot be read: {error}") from error
-    for name in required:
-        if name not in table.column_names:
-            raise CorruptIndex(f"{path} has no column {name}, only {table.column_names}")
-    return table
-
-
-def _one_table(tables: list[pa.Table], directory: Path) -> pa.Table:
-    if not tables:
-        return pa.table({"image_key": pa.array([], pa.string())})
-    try:
-        table = pa.concat_tables(tables, promote_options="default")
-    except pa.ArrowException as error:
-        raise CorruptIndex(f"{directory}: the shards' keys have different columns: {error}") from error
-    repeated = duplicates(table["image_key"])
-    if repeated:
-        raise CorruptIndex(f"{directory}: {len(repeated)} image_keys are there twice, such as {repeated[0]!r}")
-    return table

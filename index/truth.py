@@ -1,4 +1,4 @@
-"""The exact neighbours of held-out queries, brought up to date from version to version rather than found anew.
+"""The exact neighbours of held-out queries, brought up to date from version to version.
 
 A row's vector never changes, so what is nearest to it stays so until it leaves or something nearer comes: a night
 compares its queries with the rows that came, not with the catalogue. More neighbours are remembered than are judged,
@@ -18,8 +18,9 @@ import numpy.typing as npt
 import pyarrow as pa
 from pyarrow import parquet
 
+from index.arrays import Floats, Rows
 from index.errors import CorruptIndex
-from index.searching import Floats, Mask, Neighbours, Rows, Searcher
+from index.searching import Neighbours, Searcher
 
 K = 10  # neighbours that a search is judged by
 DEPTH = 24  # neighbours that are remembered
@@ -48,7 +49,7 @@ class Truth:
 
     @classmethod
     def empty(cls) -> Truth:
-        """Of no query."""
+        """A truth that holds no query."""
         none = Neighbours(np.empty((0, 0), np.int64), np.empty((0, 0), np.float32))
         return cls(np.empty(0, np.int64), none, np.empty(0, np.float32))
 
@@ -57,18 +58,18 @@ class Truth:
         return Neighbours(self.neighbours.rows[:, :k], self.neighbours.similarity[:, :k])
 
     def of(self, chosen: npt.NDArray[Any]) -> Truth:
-        """The same of some queries, by their places or a mask."""
+        """The truth of some of the queries, by their places or a mask."""
         neighbours = Neighbours(self.neighbours.rows[chosen], self.neighbours.similarity[chosen])
         return Truth(self.queries[chosen], neighbours, self.floor[chosen])
 
     def moved(self, to: Rows) -> Truth:
-        """The same in another version's rows: `to` says, row by row, where it is there, −1 where it is not."""
+        """The truth by the row numbers of another version: `to` says where each row is there, −1 where it left."""
         rows = np.where(self.neighbours.rows < 0, -1, to[self.neighbours.rows])
         here = to[self.queries] >= 0
         return Truth(to[self.queries], _nearest(rows, self.neighbours.similarity), self.floor).of(here)
 
     def write(self, directory: Path) -> str:
-        """Write it beside the index whose rows it names; return the file's name."""
+        """Write the truth beside the index whose rows it names; return the file's name."""
         known = self.neighbours.rows >= 0
         offsets = pa.array(np.concatenate([[0], np.cumsum(known.sum(axis=1))]).astype(np.int32))
         columns = [
@@ -83,7 +84,7 @@ class Truth:
 
     @classmethod
     def read(cls, data: bytes, rows: int) -> Truth:
-        """What `write` wrote beside an index of so many rows.
+        """Read what `write` wrote beside an index of so many rows.
 
         Raises:
             CorruptIndex: not such a file, or of another index.
@@ -105,20 +106,20 @@ class Truth:
             raise CorruptIndex(f"{TRUTH} names rows beyond the {rows} of its index")
         shape = (len(queries), int(lengths.max(initial=0)))
         places = np.arange(shape[1]) < lengths[:, None]
-        found = Neighbours(np.full(shape, -1, np.int64), np.full(shape, -np.inf, np.float32))
-        found.rows[places], found.similarity[places] = flat, np.asarray(similarity.flatten())
-        return cls(queries, found, table["floor"].to_numpy())
+        neighbours = Neighbours(np.full(shape, -1, np.int64), np.full(shape, -np.inf, np.float32))
+        neighbours.rows[places], neighbours.similarity[places] = flat, np.asarray(similarity.flatten())
+        return cls(queries, neighbours, table["floor"].to_numpy())
 
 
 @dataclass(frozen=True)
-class Earlier:
+class EarlierTruth:
     """What an earlier version knew, and where each of its rows is now: −1 where it left."""
 
     truth: Truth
     to: Rows
 
 
-def find_truth(searcher: Searcher, queries: Rows, earlier: Earlier | None = None) -> Truth:
+def find_truth(searcher: Searcher, queries: Rows, earlier: EarlierTruth | None = None) -> Truth:
     """The DEPTH nearest others of each query.
 
     Args:
@@ -127,54 +128,50 @@ def find_truth(searcher: Searcher, queries: Rows, earlier: Earlier | None = None
         earlier: what was known of an earlier version; without it every query is compared with every row.
     """
     if earlier is None:
-        return _found_anew(searcher, queries)
+        return _by_comparison(searcher, queries)
     known = _brought_up_to_date(searcher, queries, earlier)
-    both = _joined(known, _found_anew(searcher, queries[~np.isin(queries, known.queries)]))
+    both = _joined(known, _by_comparison(searcher, queries[~np.isin(queries, known.queries)]))
     return replace(both, neighbours=both.nearest(len(searcher) - 1))  # a smaller index has no more than these
 
 
-def without_self(found: Neighbours, own: Rows) -> Neighbours:
+def without_self(neighbours: Neighbours, own: Rows) -> Neighbours:
     """Drop each query's own row, or its last neighbour where its own row was not among them."""
-    drop = found.rows == own[:, None]
+    drop = neighbours.rows == own[:, None]
     if drop.shape[1]:
         drop[~drop.any(axis=1), -1] = True
-    shape = (len(own), max(0, found.rows.shape[1] - 1))
-    return Neighbours(found.rows[~drop].reshape(shape), found.similarity[~drop].reshape(shape))
+    shape = (len(own), max(0, neighbours.rows.shape[1] - 1))
+    return Neighbours(neighbours.rows[~drop].reshape(shape), neighbours.similarity[~drop].reshape(shape))
 
 
-def _found_anew(searcher: Searcher, queries: Rows) -> Truth:
-    found = without_self(searcher.exact(searcher.vectors(queries), DEPTH + 1), queries)
-    is_all = found.rows.shape[1] >= len(searcher) - 1
-    floor = np.full(len(queries), -np.inf, np.float32) if is_all else found.similarity[:, -1]
-    return Truth(queries, found, floor)
+def _by_comparison(searcher: Searcher, queries: Rows) -> Truth:
+    """The truth of queries of which nothing is known: each is compared with every row."""
+    neighbours = without_self(searcher.exact(searcher.vectors(queries), DEPTH + 1), queries)
+    is_all = neighbours.rows.shape[1] >= len(searcher) - 1
+    floor = np.full(len(queries), -np.inf, np.float32) if is_all else neighbours.similarity[:, -1]
+    return Truth(queries, neighbours, floor)
 
 
-def _brought_up_to_date(searcher: Searcher, queries: Rows, earlier: Earlier) -> Truth:
+def _brought_up_to_date(searcher: Searcher, queries: Rows, earlier: EarlierTruth) -> Truth:
     """The queries of which the earlier truth still tells enough, with what came."""
     moved = earlier.truth.moved(earlier.to)
     old = moved.of(np.isin(moved.queries, queries))
+    came = np.ones(len(searcher), dtype=np.bool_)  # rows that the earlier version did not have
+    came[earlier.to[earlier.to >= 0]] = False
     # One more than is remembered: it bounds all that came and is farther still.
-    new = searcher.exact(searcher.vectors(old.queries), DEPTH + 1, keep=_came(earlier, len(searcher)))
+    new = searcher.exact(searcher.vectors(old.queries), DEPTH + 1, keep=came)
     near = np.where(new.similarity < old.floor[:, None], -np.inf, new.similarity)  # as near may have been forgotten
-    found = _nearest(
+    merged = _nearest(
         np.hstack([old.neighbours.rows, np.where(np.isneginf(near), -1, new.rows)]),
         np.hstack([old.neighbours.similarity, near]),
     )
-    dropped = found.similarity[:, DEPTH:].max(axis=1, initial=-np.inf)
-    kept = Neighbours(found.rows[:, :DEPTH], found.similarity[:, :DEPTH])
+    dropped = merged.similarity[:, DEPTH:].max(axis=1, initial=-np.inf)
+    kept = Neighbours(merged.rows[:, :DEPTH], merged.similarity[:, :DEPTH])
     known = Truth(old.queries, kept, np.maximum(old.floor, dropped))
     return known.of((kept.rows >= 0).sum(axis=1) >= min(K, len(searcher) - 1))
 
 
-def _came(earlier: Earlier, rows: int) -> Mask:
-    """One bool a row: whether the earlier version did not have it."""
-    came = np.ones(rows, dtype=np.bool_)
-    came[earlier.to[earlier.to >= 0]] = False
-    return came
-
-
 def _joined(one: Truth, other: Truth) -> Truth:
-    """Both, in the order of their queries."""
+    """Both truths as one, in the order of their queries."""
     width = max(one.neighbours.rows.shape[1], other.neighbours.rows.shape[1])
     shape = (len(one.queries) + len(other.queries), width)
     both = Neighbours(np.full(shape, -1, np.int64), np.full(shape, -np.inf, np.float32))

@@ -69,7 +69,7 @@ def test_a_collected_version_loses_what_no_kept_one_names(lake: VectorLake) -> N
     assert (done.indexes, done.models) == ((1, 2, 3), ())
     gone = set(before) - set(lake.lake.store.names(""))
     # Of each its own description, mask and truth; version 4 still names their shards.
-    own = ("index.json", "masked.parquet", "truth.parquet")
+    own = ("index.json", "deleted.parquet", "truth.parquet")
     assert gone == {f"indexes/versions/00000{n}/{name}" for n in (1, 2, 3) for name in own}
     searcher = Searcher.open(lake.lake.indexes.fetch(4, NOWHERE))
     assert len(searcher) == 123

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pytest
 
+from index.arrays import Floats
 from index.searching import Neighbours, Searcher
 from index.truth import TRUTH, Truth
 from lake.errors import LostRace
@@ -19,7 +20,7 @@ from tasks.rebuild.units import PublishedIndex
 from tasks.search.reader import Reader
 from tests import small_lake
 from tests.vector_lake import VectorLake
-from tests.vectors import Floats, as_found, clustered
+from tests.vectors import as_found, clustered
 
 DIMENSION, ROWS = 32, 1_500
 CODED = RebuildConfig(flat_below=400, shard_vectors=500, queries=200, recall_target=0.95)
@@ -111,7 +112,7 @@ def test_a_changed_hundredth_writes_about_a_hundredth(
     assert (second.shards_kept, second.shards_written, second.built_because) == (3, 1, "")
     data = [file for file in lake.lake.indexes.manifest(2).files if file.held_by(2) == 2]
     assert sum(file.size_bytes for file in data if ".vectors." in file.name) == 128 + 15 * 2 * DIMENSION
-    assert {file.name for file in data if file.name.startswith("trained")} == set()
+    assert {file.name for file in data if file.name.startswith("codebook")} == set()
     check(lake, catalogue)
 
 
@@ -226,7 +227,7 @@ def test_one_set_of_quantizers_serves_night_after_night(
     assert (codebook["version"], codebook["added_rows"]) == (1, 150)
     assert codebook["reason"] == "no index of model 1 was published yet"
     assert 0.5 < codebook["added_distance"] / codebook["coarse_distance"] < 1.2
-    [trained] = [file for file in lake.lake.indexes.manifest(4).files if file.name == "trained.faiss"]
+    [trained] = [file for file in lake.lake.indexes.manifest(4).files if file.name == "codebook.faiss"]
     assert trained.held_by(4) == 1
 
 

@@ -8,10 +8,11 @@ import pyarrow as pa
 import pytest
 
 from index import duplicates
+from index.arrays import Floats
 from index.duplicates import near_duplicates
 from index.searching import Neighbours, Searcher
 from index.spec import IndexSpec
-from tests.vectors import Floats, build, clustered, ivfpq, keys_for
+from tests.vectors import build, clustered, ivfpq, keys_for
 
 DIMENSION = 32
 

@@ -5,13 +5,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from index.arrays import Floats
 from index.errors import UnknownColumn, UnknownKey
-from index.filtering import NONE, Groups, Wanted, rows_with, search_wanted
+from index.filtering import NONE, Groups, RowFilter, rows_with, search_filtered
 from index.searching import Searcher
 from index.spec import IndexSpec
-from tests.vectors import Floats, build, clustered, ivfpq
+from tests.vectors import build, clustered, ivfpq
 
 ROWS, DIMENSION = 3_000, 32
+EVERY_ROW = ROWS  # as many candidates a neighbour: an answer is exact
 
 
 @pytest.fixture(scope="module")
@@ -29,16 +31,16 @@ def coded(vectors: Floats, tmp_path_factory: pytest.TempPathFactory) -> Searcher
     return build(tmp_path_factory.mktemp("coded"), vectors, ivfpq(DIMENSION, nlist=16), shards=[1_000, 2_000])
 
 
-def products(searcher: Searcher, vectors: Floats, sizes: list[int]) -> Groups:
+def products(vectors: Floats, sizes: list[int]) -> Groups:
     """Groups of the given sizes over and over, each of rows that lie near each other."""
     order = np.argsort(vectors @ vectors[0])
     of_row = np.empty(ROWS, np.int64)
     bounds = np.cumsum(np.resize(sizes, ROWS))
     of_row[order] = np.searchsorted(bounds, np.arange(ROWS), side="right")
-    return Groups(of_row, np.bincount(of_row), Groups.of(searcher, "product_id").values)
+    return Groups(of_row, np.bincount(of_row))
 
 
-def slowly(searcher: Searcher, query: int, k: int, wanted: Wanted) -> list[int]:
+def slowly(searcher: Searcher, query: int, k: int, wanted: RowFilter) -> list[int]:
     """The same question asked of every row in its exact order."""
     seen: set[int] = set()
     rows: list[int] = []
@@ -78,9 +80,9 @@ def test_exhaustive_answers_are_those_of_asking_every_row(
     own: bool,
     one: bool,
 ) -> None:
-    groups = products(flat, vectors, sizes)
+    groups = products(vectors, sizes)
     keep = None if share is None else np.random.default_rng(query).random(ROWS) < share
-    wanted = Wanted(
+    wanted = RowFilter(
         keep=keep,
         own_row=np.array([query]),
         groups=groups,
@@ -89,10 +91,10 @@ def test_exhaustive_answers_are_those_of_asking_every_row(
     )
     expected = slowly(flat, query, k, wanted)
     for searcher in (flat, coded):
-        found = search_wanted(searcher, searcher.vectors([query]), k, wanted, exhaustive=True)
+        found = search_filtered(searcher, searcher.vectors([query]), k, wanted, rerank_factor=EVERY_ROW)
         assert found[0].rows[0].tolist() == expected
     # The approximate answer may miss some, but is as long, and holds nothing that was not asked for.
-    (near,) = search_wanted(coded, coded.vectors([query]), k, wanted, nprobe=1, rerank_factor=1)
+    (near,) = search_filtered(coded, coded.vectors([query]), k, wanted, nprobe=1, rerank_factor=1)
     rows = near.rows[0].tolist()
     assert len(rows) == len(expected)
     assert len(set(rows)) == len(rows)
@@ -107,53 +109,51 @@ def test_exhaustive_answers_are_those_of_asking_every_row(
 def test_a_filtered_approximate_search_misses_no_more_than_an_unfiltered_one(
     coded: Searcher, vectors: Floats, one: bool
 ) -> None:
-    groups = products(coded, vectors, [1, 5, 40])
+    groups = products(vectors, [1, 5, 40])
     queries = np.arange(0, ROWS, 15)
-    own = Wanted(own_row=queries, groups=groups, own_group=groups.of_row[queries], one_per_group=one)
+    own = RowFilter(own_row=queries, groups=groups, own_group=groups.of_row[queries], one_per_group=one)
 
-    def recall(wanted: Wanted) -> float:
+    def recall(wanted: RowFilter) -> float:
         pair = (
-            search_wanted(coded, coded.vectors(queries), 10, wanted, exhaustive=exact, nprobe=8, rerank_factor=4)
-            for exact in (False, True)
+            search_filtered(coded, coded.vectors(queries), 10, wanted, nprobe=8, rerank_factor=factor)
+            for factor in (4, EVERY_ROW)
         )
         return float(np.mean([len(set(a.rows[0]) & set(b.rows[0])) / 10 for a, b in zip(*pair, strict=True)]))
 
-    assert recall(own) >= recall(Wanted()) - 0.01
+    assert recall(own) >= recall(RowFilter()) - 0.01
     assert recall(own) > 0.9
 
 
 def test_a_batch_answers_as_its_queries_do_alone(coded: Searcher, vectors: Floats) -> None:
-    groups = products(coded, vectors, [3, 700])
+    groups = products(vectors, [3, 700])
     queries = np.arange(0, ROWS, 100)
-    together = search_wanted(
-        coded, coded.vectors(queries), 10, Wanted(groups=groups, own_group=groups.of_row[queries], own_row=queries)
+    together = search_filtered(
+        coded, coded.vectors(queries), 10, RowFilter(groups=groups, own_group=groups.of_row[queries], own_row=queries)
     )
     for query, answer in zip(queries, together, strict=True):
-        wanted = Wanted(groups=groups, own_group=groups.of_row[[query]], own_row=np.array([query]))
-        alone = search_wanted(coded, coded.vectors([query]), 10, wanted)[0]
+        wanted = RowFilter(groups=groups, own_group=groups.of_row[[query]], own_row=np.array([query]))
+        alone = search_filtered(coded, coded.vectors([query]), 10, wanted)[0]
         assert answer.rows.tolist() == alone.rows.tolist()
 
 
 def test_rows_without_a_value_are_each_their_own_product(coded: Searcher) -> None:
     groups = Groups.of(coded, "product_id")  # of every third row only, and all different
     assert groups.sizes.tolist() == [1] * ROWS
-    assert groups.number("p3") == groups.of_row[3]
-    assert groups.number("nothing") == NONE
 
 
 def test_a_query_from_outside_has_no_own(coded: Searcher, vectors: Floats) -> None:
-    groups = products(coded, vectors, [40])
-    wanted = Wanted(own_row=np.array([NONE]), groups=groups, own_group=np.array([NONE]))
-    found = search_wanted(coded, vectors[:1], 5, wanted, exhaustive=True)
+    groups = products(vectors, [40])
+    wanted = RowFilter(own_row=np.array([NONE]), groups=groups, own_group=np.array([NONE]))
+    found = search_filtered(coded, vectors[:1], 5, wanted, rerank_factor=EVERY_ROW)
     assert found[0].rows.tolist() == coded.exact(vectors[:1], 5).rows.tolist()
 
 
 def test_where_nothing_is_wanted_nothing_is_found(coded: Searcher, vectors: Floats) -> None:
-    assert search_wanted(coded, vectors[:2], 5, Wanted(keep=np.zeros(ROWS, bool)))[1].rows.shape == (1, 0)
-    everything = Groups(np.zeros(ROWS, np.int64), np.array([ROWS]), Groups.of(coded, "product_id").values)
-    found = search_wanted(coded, vectors[:1], 5, Wanted(groups=everything, own_group=np.array([0])))
+    assert search_filtered(coded, vectors[:2], 5, RowFilter(keep=np.zeros(ROWS, bool)))[1].rows.shape == (1, 0)
+    everything = Groups(np.zeros(ROWS, np.int64), np.array([ROWS]))
+    found = search_filtered(coded, vectors[:1], 5, RowFilter(groups=everything, own_group=np.array([0])))
     assert found[0].rows.shape == (1, 0)
-    assert search_wanted(coded, np.empty((0, DIMENSION)), 5, Wanted()) == []
+    assert search_filtered(coded, np.empty((0, DIMENSION)), 5, RowFilter()) == []
 
 
 def test_rows_are_kept_by_key_and_by_range(coded: Searcher) -> None:
@@ -179,4 +179,4 @@ def test_what_the_index_does_not_have_is_said(coded: Searcher) -> None:
     with pytest.raises(UnknownColumn, match="no column 'colour'"):
         Groups.of(coded, "colour")
     with pytest.raises(ValueError, match="needs the groups"):
-        Wanted(one_per_group=True)
+        RowFilter(one_per_group=True)

@@ -20,9 +20,11 @@ STEPS = """
 import sys
 from pathlib import Path
 import numpy as np
-from index.building import set_threads, train_quantizers, write_shard
-from index.measuring import measure
+from index.codebook import train_codebook
+from index.faiss_index import set_threads
+from index.recall import HeldOutQueries
 from index.searching import Searcher
+from index.shards import write_shard
 from tests.test_index_memory import DIMENSION, QUERIES, ROWS, SPEC, TRAINING_ROWS
 from tests.vectors import keys_for
 
@@ -30,17 +32,17 @@ def random(rows):
     return np.random.default_rng(0).random((rows, DIMENSION), dtype=np.float32)
 
 def train(folder):
-    train_quantizers(random(TRAINING_ROWS), SPEC, seed=0)
+    train_codebook(random(TRAINING_ROWS), SPEC, seed=0)
 
 def encode(folder):
     keys = keys_for(ROWS)
-    write_shard(folder, 9, random(ROWS), keys, (folder / "trained.faiss").read_bytes(), SPEC)
+    write_shard(folder, 9, random(ROWS), keys, (folder / "codebook.faiss").read_bytes(), SPEC)
 
 def search(folder):
     Searcher.open(folder).search(random(1), 10)
 
 def measuring(folder):
-    measure(Searcher.open(folder), queries=QUERIES, seed=0)
+    HeldOutQueries.draw(Searcher.open(folder), QUERIES, seed=0).quality(8, 4)
 
 set_threads(1)
 work = {"training": train, "encoding": encode, "searching": search, "measuring": measuring}[sys.argv[1]]

@@ -6,28 +6,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from index.building import Codebook
-from index.reuse import HeldShard, ShardLimits, rows_a_shard, to_rewrite, why_train_again
+from index.description import CodebookHistory
+from index.reuse import ShardCounts, ShardLimits, rows_a_shard, to_rewrite, why_train_again
 from index.spec import IndexKind, IndexSpec
 
-LIMITS = ShardLimits(vectors=1_000, masked_share=0.2, alike=8)
-CODEBOOK = Codebook("trained.faiss", 1, "first", trained_rows=5_000, coarse_distance=0.5, imbalance=1.2)
+LIMITS = ShardLimits(vectors=1_000, deleted_share=0.2, alike=8)
+CODEBOOK = CodebookHistory("codebook.faiss", 1, "first", trained_rows=5_000, coarse_distance=0.5, imbalance=1.2)
 
 
-def test_a_shard_is_written_anew_once_too_much_of_it_is_masked() -> None:
-    shards = [HeldShard(1_000, live) for live in (1_000, 800, 799, 0)]
+def test_a_shard_is_written_again_once_too_much_of_it_is_deleted() -> None:
+    shards = [ShardCounts(1_000, live) for live in (1_000, 800, 799, 0)]
     assert to_rewrite(shards, LIMITS) == {2, 3}
 
 
-def test_a_shard_far_larger_than_the_setting_is_written_anew() -> None:
-    assert to_rewrite([HeldShard(2_000, 2_000), HeldShard(2_001, 2_001)], LIMITS) == {1}
+def test_a_shard_far_larger_than_the_setting_is_written_again() -> None:
+    assert to_rewrite([ShardCounts(2_000, 2_000), ShardCounts(2_001, 2_001)], LIMITS) == {1}
 
 
 def test_eight_small_shards_of_like_size_become_one() -> None:
-    small = [HeldShard(10, 10)] * 7
-    assert to_rewrite([HeldShard(1_000, 1_000), *small], LIMITS) == set()
-    assert to_rewrite([HeldShard(1_000, 1_000), *small, HeldShard(12, 12)], LIMITS) == set(range(1, 9))
-    assert to_rewrite([*small, HeldShard(400, 400)], LIMITS) == set()  # not of like size
+    small = [ShardCounts(10, 10)] * 7
+    assert to_rewrite([ShardCounts(1_000, 1_000), *small], LIMITS) == set()
+    assert to_rewrite([ShardCounts(1_000, 1_000), *small, ShardCounts(12, 12)], LIMITS) == set(range(1, 9))
+    assert to_rewrite([*small, ShardCounts(400, 400)], LIMITS) == set()  # not of like size
 
 
 @given(st.integers(1, 10**6), st.integers(1, 10**5))
@@ -42,13 +42,13 @@ def test_rows_are_cut_into_as_few_and_as_equal_shards_as_can_be(rows: int, vecto
 def test_over_a_year_of_nights_shards_stay_few_and_rows_are_seldom_written_again(nightly: int) -> None:
     """Each night adds rows and nothing leaves: the store is simulated by its counts."""
     limits = ShardLimits(vectors=10_000)
-    shards, written, most = [HeldShard(10_000, 10_000)] * 10, 0, 0
+    shards, written, most = [ShardCounts(10_000, 10_000)] * 10, 0, 0
     for _ in range(365):
         rewritten = to_rewrite(shards, limits)
         pool = nightly + sum(shards[number].live for number in rewritten)
         shards = [shard for number, shard in enumerate(shards) if number not in rewritten]
         each = rows_a_shard(pool, limits)
-        shards += [HeldShard(min(each, pool - start), min(each, pool - start)) for start in range(0, pool, each)]
+        shards += [ShardCounts(min(each, pool - start), min(each, pool - start)) for start in range(0, pool, each)]
         written += pool
         most = max(most, len(shards))
     assert sum(shard.live for shard in shards) == 100_000 + 365 * nightly
@@ -98,7 +98,7 @@ def test_the_parts_chosen_for_a_catalogue_serve_it(count: int, dimension: int) -
     assert IndexSpec.for_catalogue(count, dimension).serves(count)
 
 
-@pytest.mark.parametrize("wrong", [{"vectors": 0}, {"masked_share": 1.5}, {"alike": 1}])
+@pytest.mark.parametrize("wrong", [{"vectors": 0}, {"deleted_share": 1.5}, {"alike": 1}])
 def test_impossible_limits_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="ShardLimits"):
         ShardLimits(**wrong)

@@ -12,11 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
+from index.arrays import Floats
 from index.errors import CorruptIndex
 from index.searching import Neighbours, Searcher
 from index.spec import IndexSpec
-from index.truth import DEPTH, TRUTH, Earlier, K, Truth, find_truth
-from tests.vectors import Floats, as_found, build, clustered
+from index.truth import DEPTH, TRUTH, EarlierTruth, K, Truth, find_truth
+from tests.vectors import as_found, build, clustered
 
 DIMENSION = 8
 # Every vector twice: what is equally near must not confuse it.
@@ -63,7 +64,7 @@ def nights(draw: st.DrawFn) -> list[Members]:
 
 @given(nights(), st.integers(1, 5))
 def test_night_after_night_it_stays_the_truth(catalogue: list[Members], step: int) -> None:
-    earlier: Earlier | None = None
+    earlier: EarlierTruth | None = None
     last: Truth | None = None
     before = Members()
     for members in catalogue:
@@ -72,7 +73,7 @@ def test_night_after_night_it_stays_the_truth(catalogue: list[Members], step: in
             queries = np.flatnonzero(np.array(members) % step == 0)
             if last is not None:
                 places = {row: place for place, row in enumerate(members)}
-                earlier = Earlier(last, np.array([places.get(row, -1) for row in before], dtype=np.int64))
+                earlier = EarlierTruth(last, np.array([places.get(row, -1) for row in before], dtype=np.int64))
             truth = find_truth(searcher, queries, earlier)
             assert truth.queries.tolist() == queries.tolist()
             check(truth, members)
@@ -87,7 +88,7 @@ def test_a_query_that_lost_its_neighbours_is_compared_with_everything_again(tmp_
     left = [row for row in members if row not in gone]
     to = np.full(180, -1)
     to[left] = np.arange(len(left))
-    found = find_truth(opened(tmp_path / "second", left), np.array([0]), Earlier(truth, to))
+    found = find_truth(opened(tmp_path / "second", left), np.array([0]), EarlierTruth(truth, to))
     assert np.count_nonzero(found.neighbours.rows >= 0) == DEPTH
     check(found, left)
 
@@ -99,12 +100,12 @@ def test_more_may_come_than_are_remembered(tmp_path: Path) -> None:
     vectors[:, 0], vectors[:, 1] = np.cos(angles), np.sin(angles)
     spec, query = IndexSpec("flat", DIMENSION), np.array([0])
     nights = [[0, 1], list(range(32)), [0, 1, *range(17, 33)]]
-    earlier: Earlier | None = None
+    earlier: EarlierTruth | None = None
     for night, members in enumerate(nights):
         searcher = build(tmp_path / str(night), vectors[members], spec)
         found = find_truth(searcher, query, earlier)
         after = nights[night + 1] if night < 2 else []
-        earlier = Earlier(found, np.array([after.index(row) if row in after else -1 for row in members]))
+        earlier = EarlierTruth(found, np.array([after.index(row) if row in after else -1 for row in members]))
     near = np.sort(as_found(vectors[nights[-1][1:]]) @ vectors[0])[::-1]
     np.testing.assert_allclose(found.nearest(K).similarity[0], near[:K], atol=1e-4)
 

@@ -10,7 +10,7 @@ from lake.lake import Lake, open_lake
 from tasks.ingest.units import IngestConfig
 from tasks.models import init_model
 from tasks.rebuild.plan import RebuildConfig
-from tasks.search.near_duplicates import DuplicatesFound, find_near_duplicates
+from tasks.search.near_duplicates import NearDuplicatesReport, find_near_duplicates
 from tests import small_lake
 
 THRESHOLD = 0.997
@@ -38,11 +38,11 @@ def shop(grocery: Path, tmp_path_factory: pytest.TempPathFactory) -> Lake:
     return open_lake(uri)
 
 
-def found_in(lake: Lake, threshold: float = THRESHOLD, limit: int = 100, **options: bool) -> DuplicatesFound:
+def found_in(lake: Lake, threshold: float = THRESHOLD, limit: int = 100, **options: bool) -> NearDuplicatesReport:
     return find_near_duplicates(lake, Path("unused"), threshold, limit, **options)
 
 
-def names(found: DuplicatesFound) -> list[list[str]]:
+def names(found: NearDuplicatesReport) -> list[list[str]]:
     return [[picture.image_key.rsplit("/", 1)[-1] for picture in group.pictures] for group in found.shown]
 
 

@@ -11,17 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from index.building import (
-    DESCRIPTION,
-    IndexDescription,
-    Shard,
-    parse_description,
-    render_description,
-    shard_path,
-    write_masked,
-    write_shard,
-)
+from index.arrays import Floats
+from index.deletions import DELETED, write_deleted_rows
+from index.description import DESCRIPTION, IndexDescription, IndexShard, parse_description, render_description
 from index.searching import Searcher
+from index.shards import write_shard
 from index.spec import IndexSpec
 from lake.errors import LostRace
 from lake.lake import Lake, open_lake
@@ -30,7 +24,7 @@ from tasks.rebuild.plan import RebuildConfig, plan_index
 from tasks.search.reader import Reader
 from tests import small_lake
 from tests.vector_lake import VectorLake
-from tests.vectors import Floats, as_found, clustered, keys_for
+from tests.vectors import as_found, clustered, keys_for
 
 DIMENSION, PUBLISHES, SHARD, MODEL = 8, 100, 20, 7
 FLAT = IndexSpec("flat", DIMENSION)
@@ -42,12 +36,12 @@ POOL = clustered(500, DIMENSION, seed=1, clusters=10)
 class Built:
     """A shard and its files, and which pictures of the pool its rows are."""
 
-    shard: Shard
+    shard: IndexShard
     files: tuple[FileRecord, ...]
 
 
 def publish(lake: Lake, random: np.random.Generator) -> None:
-    """A version of three shards: two of the current one, a row of each masked, and a new one. Raises LostRace."""
+    """A version of three shards: two of the current one, a row of each deleted, and a new one. Raises LostRace."""
     newest = lake.indexes.newest()
     base = None if newest is None else newest.current
     draft = lake.indexes.draft()
@@ -58,16 +52,18 @@ def publish(lake: Lake, random: np.random.Generator) -> None:
         keys = keys_for(SHARD, first=1000 * draft.version).append_column("pool", [list(range(drawn, drawn + SHARD))])
         keys = keys.append_column("label", [["positive"] * SHARD])
         written = write_shard(folder, 0, POOL[drawn : drawn + SHARD], keys, None, FLAT)
-        files = tuple(draft.add_file(each, folder / each) for each in written.files)
-        shards = [*kept, Built(Shard(shard_path(0), SHARD), files)]
-        masked = [random.integers(SHARD, size=1)] * len(kept)
-        draft.add_file(write_masked(folder, masked), folder / "masked.parquet")
+        files = tuple(draft.add_file(each, folder / each) for each in written.files(FLAT))
+        shards = [*kept, Built(written, files)]
+        deleted = [random.integers(SHARD, size=1)] * len(kept)
+        draft.add_file(write_deleted_rows(folder, deleted), folder / DELETED)
     for each in shards:
         for file in each.files:
             draft.include(file)
     rows = SHARD * len(shards) - len(kept)
-    paths = tuple(Shard(each.files[0].path_from(draft.version).removesuffix(".vectors.npy"), SHARD) for each in shards)
-    description = IndexDescription(FLAT, rows, paths, MODEL, "", masked="masked.parquet")
+    paths = tuple(
+        IndexShard(each.files[0].path_from(draft.version).removesuffix(".vectors.npy"), SHARD) for each in shards
+    )
+    description = IndexDescription(FLAT, rows, paths, MODEL, "", deleted=DELETED)
     draft.add(DESCRIPTION, render_description(description))
     draft.seal({"model_version": MODEL, "rows": rows, "spec": asdict(FLAT)})
     lake.indexes.append("publish", draft.version, based_on=newest, relies_on=base)
@@ -165,4 +161,4 @@ def test_of_two_publishers_one_wins_and_the_other_says_so_and_loses_nothing(tmp_
     assert again is not None and indexes.current() == again.version
     searcher = Searcher.open(indexes.fetch(again.version, NOWHERE))
     for key, row in {"00.jpg": 100, "01.jpg": 101, "02.jpg": 2}.items():
-        np.testing.assert_allclose(searcher.vector(searcher.find(key)), as_found(POOL[row]), rtol=1e-6)
+        np.testing.assert_allclose(searcher.vectors([searcher.find(key)])[0], as_found(POOL[row]), rtol=1e-6)

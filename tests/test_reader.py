@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from index.arrays import Floats
 from index.errors import BadVectors, UnknownKey
 from index.spec import IndexSpec
 from lake.errors import CorruptFile, LakeError
@@ -17,7 +18,7 @@ from lake.lake import Lake, open_lake
 from lake.versions import FileRecord
 from tasks.errors import OtherModel
 from tasks.search.reader import Filters, Reader
-from tests.vectors import Floats, build, clustered, ivfpq
+from tests.vectors import build, clustered, ivfpq
 
 ROWS, DIMENSION, MODEL = 1_200, 32, 7
 
@@ -127,7 +128,7 @@ def test_a_version_collected_while_it_is_opened_is_passed_over(lake: Lake, tmp_p
     assert Reader(lake, tmp_path / "cache").index.version == 2
 
 
-@pytest.mark.parametrize("name", ["shard-00000.vectors.npy", "shard-00001.codes.zst", "trained.faiss"])
+@pytest.mark.parametrize("name", ["shard-00000.vectors.npy", "shard-00001.codes.zst", "codebook.faiss"])
 def test_a_damaged_version_is_refused_and_the_old_one_answers_on(lake: Lake, name: str, tmp_path: Path) -> None:
     publish(lake, tmp_path, ivfpq(DIMENSION, nlist=8))
     reader = Reader(lake, tmp_path / "cache")

@@ -10,10 +10,10 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pyarrow as pa
 
+from index.arrays import Floats
 from lake.lake import Lake, open_lake
 from lake.tables import IMAGES, SCORES, encode_parquet
 from tasks.models import HELD_OUT
-from tests.vectors import Floats
 
 PART_ROWS = 2048  # as scoring writes them
 START = datetime(2026, 1, 1, tzinfo=UTC)

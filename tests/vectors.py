@@ -4,23 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from index.building import (
-    IndexDescription,
-    Shard,
-    set_threads,
-    shard_path,
-    train_quantizers,
-    write_description,
-    write_shard,
-    write_trained,
-)
+from index.arrays import Floats
+from index.faiss_index import set_threads
 from index.searching import Searcher
+from index.shards import write_index
 from index.spec import IndexSpec
-
-Floats = npt.NDArray[np.float32]
 
 set_threads(1)  # the default spins on cores that other tests use
 
@@ -76,16 +66,5 @@ def build(
 ) -> Searcher:
     """Write an index of `vectors`, cut into shards of the given sizes, and open it."""
     keys = keys_for(len(vectors)) if keys is None else keys
-    directory.mkdir(parents=True, exist_ok=True)
-    trained = None
-    if spec.kind != "flat":
-        trained = train_quantizers(vectors[: spec.training_rows], spec, seed=1)
-        write_trained(directory, trained)
-    start = 0
-    sizes = [len(vectors)] if shards is None else shards
-    for number, size in enumerate(sizes):
-        write_shard(directory, number, vectors[start : start + size], keys.slice(start, size), trained, spec)
-        start += size
-    shards_written = tuple(Shard(shard_path(number), size) for number, size in enumerate(sizes))
-    write_description(directory, IndexDescription(spec, start, shards_written, 7, "abc", nprobe=nprobe))
+    write_index(directory, vectors, keys, spec, shards=shards, seed=1, nprobe=nprobe, model_version=7)
     return Searcher.open(directory)

@@ -11,10 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from index.building import DESCRIPTION, IndexDescription, parse_description
+from index.arrays import Mask, Rows
+from index.deletions import live_rows
+from index.description import DESCRIPTION, IndexDescription, parse_description
 from index.errors import IndexingError
-from index.truth import TRUTH, Earlier, Truth
-from index.vectors import Mask, Rows, live_rows
+from index.truth import TRUTH, EarlierTruth, Truth
 from lake.errors import LakeError
 from lake.lake import Lake
 from lake.versions import FileRecord, path_in
@@ -24,14 +25,14 @@ from tasks.rebuild.plan import IndexPlan
 logger = logging.getLogger(__name__)
 
 
-def earlier_truth(lake: Lake, plan: IndexPlan) -> Earlier | None:
+def earlier_truth(lake: Lake, plan: IndexPlan) -> EarlierTruth | None:
     """The truth of the version that the plan starts from; None where there is none, or it cannot be read."""
     if plan.base is None:
         return None
     try:
         base = parse_description(lake.indexes.read(plan.base, DESCRIPTION), f"index {plan.base}")
         truth = Truth.read(lake.indexes.read(plan.base, TRUTH), base.rows)
-        return Earlier(truth, _where_rows_went(lake, plan, base))
+        return EarlierTruth(truth, _where_rows_went(lake, plan, base))
     except (LakeError, IndexingError) as error:
         logger.info("queries are compared with every row: %s", error)
         return None
@@ -73,10 +74,10 @@ def _numbered(live: Iterable[Mask]) -> list[Rows]:
 def _live_in(lake: Lake, version: int | None, description: IndexDescription) -> list[Mask]:
     """One bool a row of each shard of a version: whether it lives there."""
     counts = [shard.rows for shard in description.shards]
-    if description.masked is None or version is None:
+    if description.deleted is None or version is None:
         return [np.ones(count, dtype=np.bool_) for count in counts]
-    table = pq.read_table(pa.BufferReader(lake.indexes.read(version, description.masked)))
-    return live_rows(table, counts, description.masked)
+    table = pq.read_table(pa.BufferReader(lake.indexes.read(version, description.deleted)))
+    return live_rows(table, counts, description.deleted)
 
 
 def _in_folder(path: str, version: int | None) -> str:

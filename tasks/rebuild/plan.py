@@ -14,9 +14,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from index.building import DESCRIPTION, Codebook, IndexDescription, Shard, mean_coarse_distance, parse_description
+from index.codebook import mean_coarse_distance
+from index.description import DESCRIPTION, CodebookHistory, IndexDescription, IndexShard, parse_description
 from index.errors import IndexingError
-from index.reuse import HeldShard, ShardLimits, rows_a_shard, to_rewrite, why_train_again
+from index.reuse import ShardCounts, ShardLimits, rows_a_shard, to_rewrite, why_train_again
 from index.spec import IndexKind, IndexSpec, Metric
 from lake import catalogue
 from lake.errors import LakeError
@@ -116,7 +117,7 @@ class IndexPlan:
     kept: tuple[KeptShard, ...] = ()
     to_write: tuple[workspace.Shard, ...] = ()
     masked: workspace.Shard | None = None  # rows of the kept shards
-    codebook: Codebook | None = None  # that serves again
+    codebook: CodebookHistory | None = None  # that serves again
     trained: FileRecord | None = None  # its file
     setting: tuple[int, int] | None = None  # nprobe and rerank factor that served with it
     afresh: str = ""  # why nothing of an earlier version serves again; empty where something does
@@ -153,7 +154,7 @@ class _Base:
             for record in self.manifest.files
         }
 
-    def shard_files(self, shard: Shard) -> tuple[FileRecord, ...]:
+    def shard_files(self, shard: IndexShard) -> tuple[FileRecord, ...]:
         return tuple(record for path, record in self.files.items() if path.startswith(f"{shard.path}."))
 
 
@@ -282,7 +283,7 @@ def _with_codebook(lake: Lake, sql: Any, plan: IndexPlan, base: _Base) -> tuple[
     _read_held(lake, sql, base)
     codebook = base.description.codebook
     if codebook is None:
-        return plan, "" if plan.spec.kind == "flat" else f"index {base.version} does not tell of its quantizers"
+        return plan, ""
     record = base.files[codebook.path]
     new = "(FROM live ANTI JOIN (SELECT image_key FROM alive) USING (image_key))"
     (count,) = _one(sql, f"SELECT count(*) FROM {new}")
@@ -346,7 +347,7 @@ def _with_shards(
 def _kept(sql: Any, base: _Base, config: RebuildConfig) -> tuple[tuple[KeptShard, ...], list[int]]:
     live = dict(sql.execute("SELECT shard, count(*) FROM alive GROUP BY shard").fetchall())
     shards = base.description.shards
-    held = [HeldShard(shard.rows, int(live.get(number, 0))) for number, shard in enumerate(shards)]
+    held = [ShardCounts(shard.rows, int(live.get(number, 0))) for number, shard in enumerate(shards)]
     rewritten = to_rewrite(held, config.limits)
     numbers = [number for number in range(len(shards)) if number not in rewritten and held[number].live]
     kept = []

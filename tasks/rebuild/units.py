@@ -17,22 +17,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from index.building import (
-    DESCRIPTION,
-    Codebook,
-    IndexDescription,
-    Shard,
-    mean_coarse_distance,
-    render_description,
-    shard_path,
-    train_quantizers,
-    write_masked,
-    write_shard,
-    write_trained,
-)
-from index.measuring import Tuned, tune
+from index.codebook import mean_coarse_distance, train_codebook, write_codebook
+from index.deletions import write_deleted_rows
+from index.description import DESCRIPTION, CodebookHistory, IndexDescription, IndexShard, render_description
 from index.searching import Searcher
+from index.shards import write_shard
 from index.truth import Truth
+from index.tuning import TunedSearch, tune
 from lake import catalogue
 from lake.errors import LakeError, ModelReplaced
 from lake.lake import Lake
@@ -52,7 +43,7 @@ logger = logging.getLogger(__name__)
 class Trained:
     """The quantizers that the version's shards are encoded with; nothing of either in a flat index."""
 
-    codebook: Codebook | None = None
+    codebook: CodebookHistory | None = None
     record: FileRecord | None = None
 
 
@@ -60,7 +51,7 @@ class Trained:
 class EncodedShard:
     """One shard's files inside the drafted version."""
 
-    shard: Shard
+    shard: IndexShard
     rows: int
     files: tuple[FileRecord, ...]
 
@@ -69,8 +60,8 @@ class EncodedShard:
 class MeasuredIndex:
     """What the gate found, and every file of the version."""
 
-    tuned: Tuned | None  # None where there was nothing to measure
-    codebook: Codebook | None
+    tuned: TunedSearch | None  # None where there was nothing to measure
+    codebook: CodebookHistory | None
     files: tuple[FileRecord, ...]
 
 
@@ -107,12 +98,12 @@ def train_index(lake: Lake, version: int, plan: IndexPlan, config: RebuildConfig
             [plan.spec.training_rows],
         ).to_arrow_table()
     vectors = read_embeddings(lake.store, sample, plan.spec.dimension)
-    trained = train_quantizers(vectors, plan.spec, seed=config.seed)
+    trained = train_codebook(vectors, plan.spec, seed=config.seed)
     distance = mean_coarse_distance(trained, vectors, plan.spec)
     with tempfile.TemporaryDirectory(prefix="vitrine-") as folder:
-        name = write_trained(Path(folder), trained)
+        name = write_codebook(Path(folder), trained)
         record = lake.indexes.join(version).add_file(name, Path(folder, name))
-    return Trained(Codebook(name, version, plan.afresh, len(vectors), distance), record)
+    return Trained(CodebookHistory(name, version, plan.afresh, len(vectors), distance), record)
 
 
 def encode_shard(lake: Lake, version: int, plan: IndexPlan, shard: workspace.Shard, trained: Trained) -> EncodedShard:
@@ -124,9 +115,10 @@ def encode_shard(lake: Lake, version: int, plan: IndexPlan, shard: workspace.Sha
         written = write_shard(
             Path(folder), shard.number, vectors, rows.drop_columns(["url", "row"]), quantizers, plan.spec
         )
-        files = tuple(lake.indexes.join(version).add_file(name, Path(folder, name)) for name in written.files)
+        names = written.files(plan.spec)
+        files = tuple(lake.indexes.join(version).add_file(name, Path(folder, name)) for name in names)
     progress.advance(written.rows)
-    return EncodedShard(Shard(shard_path(shard.number), written.rows), written.rows, files)
+    return EncodedShard(written, written.rows, files)
 
 
 def measure_index(
@@ -256,14 +248,14 @@ def _slices(lake: Lake, plan: IndexPlan, searcher: Searcher) -> dict[str, np.nda
 
 def _write_masked(lake: Lake, version: int, plan: IndexPlan) -> FileRecord:
     with tempfile.TemporaryDirectory(prefix="vitrine-") as folder:
-        name = write_masked(Path(folder), [np.flatnonzero(~live) for live in live_in_kept(lake, plan)])
+        name = write_deleted_rows(Path(folder), [np.flatnonzero(~live) for live in live_in_kept(lake, plan)])
         return lake.indexes.join(version).add_file(name, Path(folder, name))
 
 
 def _describe(
-    plan: IndexPlan, codebook: Codebook | None, encoded: list[EncodedShard], masked: FileRecord
+    plan: IndexPlan, codebook: CodebookHistory | None, encoded: list[EncodedShard], masked: FileRecord
 ) -> IndexDescription:
-    kept = [Shard(shard.in_folder, shard.rows) for shard in plan.kept]
+    kept = [IndexShard(shard.in_folder, shard.rows) for shard in plan.kept]
     return IndexDescription(
         spec=plan.spec,
         rows=plan.rows,
@@ -271,12 +263,12 @@ def _describe(
         model_version=plan.model_version,
         fingerprint=plan.fingerprint,
         codebook=codebook,
-        masked=masked.name,
+        deleted=masked.name,
     )
 
 
 def _with_findings(
-    description: IndexDescription, searcher: Searcher, tuned: Tuned, *, is_new: bool
+    description: IndexDescription, searcher: Searcher, tuned: TunedSearch, *, is_new: bool
 ) -> IndexDescription:
     """The description with what was measured."""
     found, codebook = tuned.measured, description.codebook

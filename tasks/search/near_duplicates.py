@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from index.duplicates import NearDuplicates, near_duplicates
+from index.duplicates import NearDuplicates, groups_of, near_duplicates
 from lake import catalogue
 from lake.lake import Lake
 from model.pictures.decoding import decode
@@ -42,7 +42,7 @@ class DuplicateGroup:
 
 
 @dataclass(frozen=True)
-class DuplicatesFound:
+class NearDuplicatesReport:
     """What the index holds more than once."""
 
     index_version: int
@@ -56,7 +56,7 @@ class DuplicatesFound:
 
 def find_near_duplicates(
     lake: Lake, cache: Path, threshold: float, limit: int, *, across_products: bool = False, confirm: bool = True
-) -> DuplicatesFound:
+) -> NearDuplicatesReport:
     """Groups of pictures at least so similar, largest first.
 
     With `across_products` only those that show several products: one photograph used for two of them. With
@@ -70,8 +70,8 @@ def find_near_duplicates(
     if confirm and groups:
         groups = _confirmed(lake, index, groups)
     if across_products:
-        groups = [group for group in groups if _products(index, group) > 1]
-    return DuplicatesFound(
+        groups = [group for group in groups if len(np.unique(index.products.of_row[group.rows])) > 1]
+    return NearDuplicatesReport(
         index_version=index.version,
         model_version=index.model_version,
         threshold=threshold,
@@ -87,34 +87,27 @@ def _confirmed(lake: Lake, index: OpenIndex, groups: list[NearDuplicates]) -> li
     keys = index.searcher.keys(np.concatenate([group.rows for group in groups]))
     names = keys["image_key"].to_pylist()
     hashes = _hashes(lake, names)
-    found, start = [], 0
+    parts, start = [], 0  # of each row the name of its part
     for group in groups:
-        here = slice(start, start := start + len(group.rows))
-        known = [(row, name) for row, name in zip(group.rows.tolist(), names[here], strict=True) if name in hashes]
-        alone = [name for _, name in known]  # each its own group, until its pixels join it to another
-        joined = join_groups(alone, alone, np.array([hashes[name] for name in alone]).reshape(-1, HASH_BYTES))
-        parts: dict[str, list[int]] = {}
-        for (row, _), part in zip(known, joined.tolist(), strict=True):
-            parts.setdefault(part, []).append(row)
-        found += [NearDuplicates.of(index.searcher, np.array(rows)) for rows in parts.values() if len(rows) > 1]
-    return sorted(found, key=lambda group: (-len(group.rows), group.rows[0]))
+        known = [name for name in names[start : start + len(group.rows)] if name in hashes]
+        start += len(group.rows)
+        # Each its own group, until its pixels join it to another.
+        parts.append(join_groups(known, known, np.array([hashes[name] for name in known]).reshape(-1, HASH_BYTES)))
+    rows = np.concatenate([group.rows for group in groups])[[name in hashes for name in names]]
+    return groups_of(index.searcher, rows, np.unique(np.concatenate(parts), return_inverse=True)[1])
 
 
 def _hashes(lake: Lake, image_keys: list[str]) -> dict[str, npt.NDArray[np.uint8]]:
     """Each live picture's perceptual hash, a few hundred pictures in memory at a time."""
     hashes: dict[str, npt.NDArray[np.uint8]] = {}
     with catalogue.connect(lake) as sql:
-        sql.register("wanted", pa.table({"image_key": pa.array(image_keys, pa.string())}))
-        batches = sql.execute("SELECT image_key, pixels FROM pixels SEMI JOIN wanted USING (image_key)")
+        sql.register("asked", pa.table({"image_key": pa.array(image_keys, pa.string())}))
+        batches = sql.execute("SELECT image_key, pixels FROM pixels SEMI JOIN asked USING (image_key)")
         for batch in batches.to_arrow_reader(PICTURES_AT_ONCE):
             names, pixels = (batch[name].to_pylist() for name in ("image_key", "pixels"))
             # Not reduced first, which would bring torch: the stored pixels are small.
             hashes |= {name: perceptual_hash(decode(data).rgb) for name, data in zip(names, pixels, strict=True)}
     return hashes
-
-
-def _products(index: OpenIndex, group: NearDuplicates) -> int:
-    return len(np.unique(index.products.of_row[group.rows]))
 
 
 def _described(index: OpenIndex, group: NearDuplicates) -> DuplicateGroup:
@@ -125,4 +118,4 @@ def _described(index: OpenIndex, group: NearDuplicates) -> DuplicateGroup:
         Duplicate(row["image_key"], row["product_id"], cosine)
         for row, cosine in zip(rows, cosines.tolist(), strict=True)
     )
-    return DuplicateGroup(_products(index, group), tuple(pictures))
+    return DuplicateGroup(len(np.unique(index.products.of_row[group.rows])), tuple(pictures))

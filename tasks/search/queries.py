@@ -22,7 +22,7 @@ ALL = Filters()
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchAnswer:
     """The neighbours of one query, nearest first, from exactly one index version."""
 
     query: str
@@ -31,7 +31,7 @@ class Found:
     neighbours: tuple[dict[str, Any], ...]  # image_key, product_id, similarity, polarity, label
 
 
-def search_by_key(lake: Lake, image_key: str, k: int, cache: Path, filters: Filters = ALL) -> Found:
+def search_by_key(lake: Lake, image_key: str, k: int, cache: Path, filters: Filters = ALL) -> SearchAnswer:
     """The pictures most like one that the index holds; itself left out. Raises UnknownKey, LakeError."""
     reader = Reader(lake, cache)
     try:
@@ -39,7 +39,7 @@ def search_by_key(lake: Lake, image_key: str, k: int, cache: Path, filters: Filt
     except UnknownKey as error:
         raise UnknownKey(f"{error}; search by picture for one that is not in the catalogue") from error
     (neighbours,) = reader.search_keys([image_key], k, filters=filters)
-    return Found(image_key, reader.index.version, reader.index.model_version, neighbours)
+    return SearchAnswer(image_key, reader.index.version, reader.index.model_version, neighbours)
 
 
 def search_by_picture(
@@ -51,7 +51,7 @@ def search_by_picture(
     *,
     filters: Filters = ALL,
     precision: ScoringPrecision = "auto",
-) -> Found:
+) -> SearchAnswer:
     """The pictures most like a file. Raises LakeError where it can't be read, Undecodable where it is no picture."""
     from tasks.pictures import embed
 
@@ -66,7 +66,7 @@ def search_by_picture(
     except Undecodable as error:
         raise Undecodable(f"{picture}: {error.reason}") from error
     (neighbours,) = reader.search(vector[None], k, model_version=model_version, filters=filters)
-    return Found(str(picture), reader.index.version, model_version, neighbours)
+    return SearchAnswer(str(picture), reader.index.version, model_version, neighbours)
 
 
 def read_keys(path: Path) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""A reader of the published index: opens one version whole and verified, searches it, moves on when told.
+"""A reader of the published index: opens one version whole and verified, searches it, moves on when asked.
 
 Newer versions may be published and old ones collected meanwhile: a reader answers from the one that it opened, whose
 files stay readable while it has them open, until `refresh`. Needs neither torch nor Prefect.
@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from index.errors import IndexingError
-from index.filtering import NONE, Groups, Wanted, rows_with, search_wanted
+from index.filtering import NONE, Groups, RowFilter, rows_with, search_filtered
 from index.searching import Neighbours, Searcher
 from lake.errors import LakeError
 from lake.lake import Lake
@@ -59,25 +59,25 @@ class OpenIndex:
         """Which pictures show one product."""
         return Groups.of(self.searcher, "product_id")
 
-    def wanted(self, filters: Filters, own_row: npt.NDArray[np.int64]) -> Wanted:
+    def row_filter(self, filters: Filters, own_row: npt.NDArray[np.int64]) -> RowFilter:
         """The filters for queries that are these rows of the index, NONE for those that are none."""
         searcher = self.searcher
         between = None if filters.polarity is None else ("polarity", *filters.polarity)
         keep = rows_with(searcher, keys=filters.keys, between=between)
         if not (filters.other_products or filters.one_per_product):
-            return Wanted(keep, own_row)
+            return RowFilter(keep, own_row)
         own = np.array([NONE if row == NONE else self.products.of_row[row] for row in own_row], dtype=np.int64)
         own_group = own if filters.other_products else None
-        return Wanted(keep, own_row, self.products, own_group, filters.one_per_product)
+        return RowFilter(keep, own_row, self.products, own_group, filters.one_per_product)
 
-    def answers(self, found: Sequence[Neighbours]) -> list[Answer]:
-        """Keys, products and scores of neighbours."""
-        rows = np.concatenate([np.empty(0, np.int64), *(each.rows[0] for each in found)])
+    def answers(self, neighbours: Sequence[Neighbours]) -> list[Answer]:
+        """Keys, products and scores of each query's neighbours."""
+        rows = np.concatenate([np.empty(0, np.int64), *(each.rows[0] for each in neighbours)])
         columns = self.searcher.keys(rows).select(ANSWER_COLUMNS).to_pylist()
-        similarity = np.concatenate([np.empty(0, np.float32), *(each.similarity[0] for each in found)])
-        told = [row | {"similarity": value} for row, value in zip(columns, similarity.tolist(), strict=True)]
-        ends = np.cumsum([each.rows.shape[1] for each in found])
-        return [tuple(told[end - each.rows.shape[1] : end]) for each, end in zip(found, ends, strict=True)]
+        similarity = np.concatenate([np.empty(0, np.float32), *(each.similarity[0] for each in neighbours)])
+        pictures = [row | {"similarity": value} for row, value in zip(columns, similarity.tolist(), strict=True)]
+        ends = np.cumsum([each.rows.shape[1] for each in neighbours])
+        return [tuple(pictures[end - each.rows.shape[1] : end]) for each, end in zip(neighbours, ends, strict=True)]
 
 
 class Reader:
@@ -126,13 +126,15 @@ class Reader:
                 f"{model_version}: embed it with model {index.model_version}, or refresh the reader"
             )
         vectors = np.asarray(queries, dtype=np.float32)
-        return _search(index, vectors, k, np.full(len(vectors), NONE), filters)
+        rows = index.row_filter(filters, np.full(len(vectors), NONE))
+        return index.answers(search_filtered(index.searcher, vectors, k, rows))
 
     def search_keys(self, image_keys: Sequence[str], k: int, *, filters: Filters = Filters()) -> list[Answer]:
         """The `k` pictures most like each of these, itself left out. Raises UnknownKey."""
         index = self.index
         rows = np.array([index.searcher.find(key) for key in image_keys], dtype=np.int64)
-        return _search(index, index.searcher.vectors(rows), k, rows, filters)
+        vectors = index.searcher.vectors(rows)
+        return index.answers(search_filtered(index.searcher, vectors, k, index.row_filter(filters, rows)))
 
     def _open(self, current: OpenIndex | None) -> OpenIndex:
         """The published version; `current` where it is that one."""
@@ -152,9 +154,3 @@ class Reader:
                     raise
                 logger.info("index %d was replaced while it was opened", version)
         raise AssertionError("unreachable")
-
-
-def _search(
-    index: OpenIndex, vectors: npt.NDArray[np.float32], k: int, own_row: npt.NDArray[np.int64], filters: Filters
-) -> list[Answer]:
-    return index.answers(search_wanted(index.searcher, vectors, k, index.wanted(filters, own_row)))

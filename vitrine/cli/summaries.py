@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from tasks.rebuild.stage import IndexSummary
     from tasks.retrain.stage import RetrainSummary
     from tasks.score.stage import ScoreSummary
-    from tasks.search.near_duplicates import DuplicatesFound
-    from tasks.search.queries import Found
+    from tasks.search.near_duplicates import NearDuplicatesReport
+    from tasks.search.queries import SearchAnswer
     from tasks.timing import StageTime
     from vitrine.demo.run import Demo
 
@@ -127,7 +127,7 @@ def accuracy(measured: Mapping[str, Any]) -> str:
     )
 
 
-def print_found(found: Found) -> None:
+def print_found(found: SearchAnswer) -> None:
     """A query's neighbours."""
     title = f"most like {found.query} (index {found.index_version}, model {found.model_version})"
     if not found.neighbours:
@@ -136,7 +136,7 @@ def print_found(found: Found) -> None:
     print_rows(found.neighbours, NEIGHBOUR_COLUMNS, title=title, decimals=3)
 
 
-def print_near_duplicates(found: DuplicatesFound) -> None:
+def print_near_duplicates(found: NearDuplicatesReport) -> None:
     """How many pictures the index holds more than once, and the largest groups of them."""
     console.print(
         f"{found.pictures} pictures (index {found.index_version}, model {found.model_version}): {found.groups} groups "

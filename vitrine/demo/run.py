@@ -19,7 +19,7 @@ from lake.lake import open_lake
 from tasks import progress
 from tasks.night import NightSummary
 from tasks.retrain.stage import RetrainSummary
-from tasks.search.queries import Found, search_by_key
+from tasks.search.queries import SearchAnswer, search_by_key
 from vitrine.demo.draw_catalogue import DrawnPicture, draw_catalogue, write_labels
 
 VIEWS = 4  # pictures a product
@@ -40,7 +40,7 @@ class Demo:
     rejected: list[dict[str, Any]]
     most_positive: list[dict[str, Any]]
     most_negative: list[dict[str, Any]]
-    search: Found
+    search: SearchAnswer
     next_commands: list[str]
 
 

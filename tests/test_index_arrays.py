@@ -1,6 +1,6 @@
 import numpy as np
 
-from index.halves import widen
+from index.arrays import widen
 
 
 def test_every_finite_half_is_widened_exactly() -> None:

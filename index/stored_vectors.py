@@ -1,41 +1,18 @@
 """The fp16 vectors of an index, memory-mapped shard by shard and seen as one matrix of the rows that live.
 
-Shapes: N rows, D dimension. Masked rows lie in the files and are never counted, gathered or compared.
+Shapes: N rows, D dimension. Deleted rows lie in the files and are never counted, gathered or compared.
 """
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
 
-from index.building import blocks
-from index.errors import CorruptIndex
-from index.halves import Floats, Halves, widen
+from index.arrays import Floats, Halves, Mask, Rows, blocks, widen
 
-Rows = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
-
-BLOCK_BYTES = 4 << 20  # of float32: they stay in the processor's cache between being widened and being compared
+CACHED_BYTES = 4 << 20  # of float32: they stay in the processor's cache between being widened and being compared
 SMALLEST = np.float32(1e-30)  # a squared length that no row has: its largest value is at least 1/√D
 FEW_ROWS = 500  # fewer are gathered quicker one by one than shard by shard
-
-
-def live_rows(masked: pa.Table, counts: Sequence[int], what: str) -> list[Mask]:
-    """One bool a row of each shard, by what `building.write_masked` wrote and `what` names in errors.
-
-    Raises:
-        CorruptIndex: it masks rows that no shard has.
-    """
-    live = [np.ones(count, dtype=np.bool_) for count in counts]
-    shards, rows = (masked[name].to_numpy().astype(np.int64) for name in ("shard", "row"))
-    held = np.asarray(counts, dtype=np.int64)
-    if len(rows) and (min(shards.min(), rows.min()) < 0 or shards.max() >= len(counts) or (rows >= held[shards]).any()):
-        raise CorruptIndex(f"{what} masks rows that no shard has")
-    for number, mask in enumerate(live):
-        mask[rows[shards == number]] = False
-    return live
 
 
 class StoredVectors:
@@ -78,7 +55,7 @@ class StoredVectors:
             kept = np.arange(count) if mask is None else np.flatnonzero(mask[start : start + count])
             stored = self._shards[shard]
             in_one_sweep = mask is None and self._at[shard] is None
-            for block in blocks(len(kept), stored.shape[1], BLOCK_BYTES):
+            for block in blocks(len(kept), stored.shape[1], CACHED_BYTES):
                 # A slice reads in one sweep; a list of rows makes numpy fetch them one by one.
                 at = block if in_one_sweep else self._stored(shard, kept[block])
                 yield kept[block] + start, self._compared(stored[at])

@@ -5,11 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from index.arrays import Floats
 from index.errors import BelowTarget
-from index.measuring import exact, measure, recall, tune
+from index.recall import HeldOutQueries, SearchQuality, recall
 from index.searching import Neighbours, Searcher
 from index.spec import IndexSpec
-from tests.vectors import Floats, build, clustered, ivfpq
+from index.tuning import tune
+from tests.vectors import build, clustered, ivfpq
 
 ROWS, DIMENSION = 4_000, 64
 
@@ -24,14 +26,20 @@ def coded(vectors: Floats, tmp_path_factory: pytest.TempPathFactory) -> Searcher
     return build(tmp_path_factory.mktemp("coded"), vectors, ivfpq(), shards=[3_000, 1_000])
 
 
-def _found(*similarity: list[float]) -> Neighbours:
+def measure(
+    searcher: Searcher, *, queries: int = 1000, seed: int = 0, nprobe: int = 8, rerank_factor: int = 4
+) -> SearchQuality:
+    return HeldOutQueries.draw(searcher, queries, seed=seed).quality(nprobe, rerank_factor)
+
+
+def of_similarity(*similarity: list[float]) -> Neighbours:
     array = np.array(similarity, dtype=np.float32)
     return Neighbours(np.zeros(array.shape, np.int64), array)
 
 
 def test_recall_counts_what_is_as_near_as_the_truth() -> None:
-    truth = _found([0.9, 0.8, 0.7, 0.6], [0.9, 0.9, 0.9, 0.9])
-    found = _found([0.9, 0.7, 0.6, 0.5], [0.9, 0.9, 0.9, 0.1])
+    truth = of_similarity([0.9, 0.8, 0.7, 0.6], [0.9, 0.9, 0.9, 0.9])
+    found = of_similarity([0.9, 0.7, 0.6, 0.5], [0.9, 0.9, 0.9, 0.1])
     assert recall(found, truth, 3).tolist() == [2 / 3, 1]
     assert recall(found, truth, 4).tolist() == [3 / 4, 3 / 4]
     assert recall(found, truth, 1).tolist() == [1, 1]
@@ -48,12 +56,12 @@ def test_copies_of_a_picture_are_equally_right(tmp_path: Path) -> None:
 
 @given(st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=20), st.integers(1, 25))
 def test_the_truth_recalls_itself(similarity: list[float], k: int) -> None:
-    truth = _found(sorted(similarity, reverse=True))
+    truth = of_similarity(sorted(similarity, reverse=True))
     assert recall(truth, truth, k).tolist() == [1]
 
 
 def test_the_truth_agrees_with_numpy(coded: Searcher, vectors: Floats) -> None:
-    found = exact(vectors[:20], coded)
+    found = coded.exact(vectors[:20], 10)
     stored = vectors.astype(np.float16).astype(np.float32)
     stored /= np.linalg.norm(stored, axis=1, keepdims=True)
     rows = np.argsort(-(vectors[:20] @ stored.T), axis=1)[:, :10]
@@ -90,8 +98,20 @@ def test_one_seed_measures_the_same_twice(coded: Searcher) -> None:
 
 
 def test_a_slice_of_rows_is_measured_by_itself(coded: Searcher) -> None:
-    among = np.arange(ROWS) < 40
-    assert measure(coded, seed=0, among=among).queries == 40
+    first, few = np.arange(ROWS) < 140, np.arange(ROWS) < 99
+    asked = HeldOutQueries.draw(coded, 50, seed=0, slices={"first": first, "few": few})
+    assert asked.quality(8, 4).queries == 50
+    [measured] = asked.slice_recall(2, 2).values()
+    assert measured.queries == 140
+    rows = np.arange(140)
+    neighbours = coded.search(coded.vectors(rows), 11, nprobe=2, rerank_factor=2)
+    pairs = zip(neighbours.rows, neighbours.similarity, strict=True)
+    others = [near[line != own] for own, (line, near) in enumerate(pairs)]
+    cosine = coded.vectors(rows) @ coded.vectors(np.arange(ROWS)).T
+    cosine[rows, rows] = -2
+    tenth = np.sort(cosine, axis=1)[:, -10]
+    hits = [np.count_nonzero(near[:10] >= least - 1e-5) / 10 for near, least in zip(others, tenth, strict=True)]
+    assert measured.recall_at_10 == pytest.approx(np.mean(hits), abs=1e-3)
 
 
 def test_a_flat_index_misses_nothing(tmp_path: Path) -> None:
@@ -117,7 +137,7 @@ def test_tuning_meets_its_target_with_the_fewest_lists(coded: Searcher) -> None:
         assert less.recall_at_10_low < 0.97
 
 
-def test_a_target_out_of_reach_says_what_was_found(tmp_path: Path) -> None:
+def test_a_target_out_of_reach_says_what_wasof_similarity(tmp_path: Path) -> None:
     """Four bits for 64 dimensions cannot tell neighbours apart."""
     searcher = build(tmp_path, clustered(4_000, 64, seed=1), ivfpq(nlist=4, pq_subquantizers=1))
     with pytest.raises(BelowTarget, match=r"at least 0\.99 with 95% confidence, found 0\.\d+ .* all 4 lists"):
@@ -135,8 +155,9 @@ def test_the_target_is_met_in_every_slice_too(tmp_path: Path) -> None:
     assert judged.slices["new"].queries >= 100
     assert judged.slices["new"].recall_at_10_low >= 0.8
     assert judged.measured.recall_at_10_low >= 0.8
-    slice_of_whole = measure(searcher, seed=0, among=new, nprobe=whole.nprobe, rerank_factor=whole.rerank_factor)
-    assert slice_of_whole.recall_at_10_low < judged.slices["new"].recall_at_10_low
+    asked = HeldOutQueries.draw(searcher, 500, seed=0, slices={"new": new})
+    of_whole = asked.slice_recall(whole.nprobe, whole.rerank_factor)["new"]
+    assert of_whole.recall_at_10_low < judged.slices["new"].recall_at_10_low
 
 
 def test_a_slice_out_of_reach_is_named(tmp_path: Path) -> None:
