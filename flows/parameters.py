@@ -147,7 +147,9 @@ class RebuildParameters(FlowParameters):
 
     model_version: int | None = Field(None, ge=1, description="The model; the promoted one by default")
     recall_target: float | None = Field(None, gt=0, le=1, description="Least recall@10, its lower 95 % bound")
-    afresh: str | None = Field(None, min_length=1, description="Use nothing of an earlier version, for this reason")
+    full_rebuild: str | None = Field(
+        None, min_length=1, description="Use nothing of an earlier version, for this reason"
+    )
 
     def rebuild_config(self) -> RebuildConfig:
         """What the index tasks need."""
@@ -158,7 +160,7 @@ class RebuildParameters(FlowParameters):
         from tasks.rebuild.stage import rebuild
 
         lake, config = open_lake(self.lake_uri), self.rebuild_config()
-        return rebuild(lake, config, runner, model_version=self.model_version, afresh=self.afresh)
+        return rebuild(lake, config, runner, model_version=self.model_version, full_rebuild=self.full_rebuild)
 
     def flow(self) -> Flow[[RebuildParameters], IndexSummary]:
         """The flow that does so on a Prefect server."""
@@ -322,7 +324,7 @@ def _rebuild_config(settings: Settings) -> RebuildConfig:
         recall_target=settings.recall_target,
         flat_below=settings.flat_below,
         shard_vectors=settings.shard_vectors,
-        masked_share=settings.masked_share,
+        shard_deleted_share=settings.shard_deleted_share,
         cache=settings.cache_directory,
     )
 

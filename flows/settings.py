@@ -72,7 +72,7 @@ class Settings(BaseSettings):
     index_kind: Literal["flat", "pq", "ivfpq"] = "ivfpq"
     index_metric: Literal["cosine", "euclidean"] = "cosine"
     shard_vectors: int = Field(50_000, ge=1)
-    masked_share: float = Field(0.2, ge=0, le=1)
+    shard_deleted_share: float = Field(0.2, ge=0, le=1)
 
     wait_hours: float = Field(6, ge=0)
     lease_seconds: float = Field(LEASE_SECONDS, ge=10)

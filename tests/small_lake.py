@@ -40,11 +40,11 @@ def rebuild(
     lake_uri: str,
     model_version: int | None = None,
     config: RebuildConfig = REBUILD,
-    afresh: str | None = None,
+    full_rebuild: str | None = None,
 ) -> PublishedIndex | None:
     """The index that readers use from here on, None where there are no pictures."""
     lake = open_lake(lake_uri)
-    summary = rebuilding.rebuild(lake, config, Inline(), model_version=model_version, afresh=afresh)
+    summary = rebuilding.rebuild(lake, config, Inline(), model_version=model_version, full_rebuild=full_rebuild)
     return None if summary.index_version is None else published(lake, summary.index_version)
 
 

@@ -557,7 +557,7 @@ def test_a_dry_run_of_an_index_says_what_it_would_write_and_how_much_memory_it_t
 ) -> None:
     arguments = ("rebuild-index", "--lake", small.uri, "--dry-run", "--json")
     assert json.loads(run(*arguments).out)["publish"] == "nothing: the published index has this content"
-    found = json.loads(run(*arguments, "--afresh").out)
+    found = json.loads(run(*arguments, "--full").out)
     assert found["publish"] == "a new version"
     assert (found["vectors"], found["shards_kept"], found["shards_to_write"], found["vectors_to_write"]) == (
         12,

@@ -1,4 +1,4 @@
-"""A night's index costs what changed: shards and quantizers serve again, what left is masked, search stays right."""
+"""A night's index costs what changed: shards and codebook serve again, what left is deleted, search stays right."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_a_changed_hundredth_writes_about_a_hundredth(
     changed(lake, catalogue, {f"{row:05d}.jpg": vectors[ROWS + row] for row in range(0, 15)})
     second = rebuild(lake, config)
 
-    assert (second.shards_kept, second.shards_written, second.built_because) == (3, 1, "")
+    assert (second.shards_kept, second.shards_written, second.rebuild_reason) == (3, 1, "")
     data = [file for file in lake.lake.indexes.manifest(2).files if file.held_by(2) == 2]
     assert sum(file.size_bytes for file in data if ".vectors." in file.name) == 128 + 15 * 2 * DIMENSION
     assert {file.name for file in data if file.name.startswith("codebook")} == set()
@@ -141,7 +141,7 @@ def test_queries_are_compared_with_what_came_and_not_with_the_catalogue(
 
 
 @pytest.mark.parametrize("damage", ["altered", "cut short", "gone"])
-def test_without_the_last_version_s_truth_it_is_found_anew_and_nothing_else_is(
+def test_without_the_last_version_s_truth_it_queries_are_compared_with_everything_and_nothing_is_rebuilt(
     lake: VectorLake, catalogue: Catalogue, vectors: Floats, tmp_path: Path, damage: str
 ) -> None:
     rebuild(lake, CODED)
@@ -157,7 +157,7 @@ def test_without_the_last_version_s_truth_it_is_found_anew_and_nothing_else_is(
     check(lake, catalogue)
 
 
-def test_pictures_that_left_are_masked_and_find_their_rows_again_when_they_return(
+def test_pictures_that_left_are_deleted_rows_and_find_their_rows_again_when_they_return(
     lake: VectorLake, catalogue: Catalogue, config: RebuildConfig
 ) -> None:
     rebuild(lake, config)
@@ -171,11 +171,11 @@ def test_pictures_that_left_are_masked_and_find_their_rows_again_when_they_retur
     changed(lake, catalogue, dict(half))
     third = rebuild(lake, config)
     assert (third.shards_kept, third.shards_written) == (3, 0)
-    assert lake.lake.indexes.manifest(3).properties["masked"] == 75
+    assert lake.lake.indexes.manifest(3).properties["deleted"] == 75
     check(lake, catalogue)
 
 
-def test_a_shard_with_too_many_masked_rows_is_written_without_them(
+def test_a_shard_with_too_many_deleted_rows_is_written_without_them(
     lake: VectorLake, catalogue: Catalogue, config: RebuildConfig
 ) -> None:
     rebuild(lake, config)
@@ -183,7 +183,7 @@ def test_a_shard_with_too_many_masked_rows_is_written_without_them(
     changed(lake, catalogue, dict.fromkeys(shard[:101]))
     found = rebuild(lake, config)
     assert (found.shards_kept, found.shards_written) == (2, 1)
-    assert lake.lake.indexes.manifest(2).properties["masked"] == 0
+    assert lake.lake.indexes.manifest(2).properties["deleted"] == 0
     check(lake, catalogue)
 
 
@@ -216,9 +216,7 @@ def test_another_product_is_another_row(lake: VectorLake, catalogue: Catalogue) 
     assert searcher.keys([searcher.find("00007.jpg")])["product_id"].to_pylist() == ["teapot"]
 
 
-def test_one_set_of_quantizers_serves_night_after_night(
-    lake: VectorLake, catalogue: Catalogue, vectors: Floats
-) -> None:
+def test_one_codebook_serves_night_after_night(lake: VectorLake, catalogue: Catalogue, vectors: Floats) -> None:
     rebuild(lake, CODED)
     for night in range(3):
         changed(lake, catalogue, {f"n{night}-{row}.jpg": vectors[ROWS + 50 * night + row] for row in range(50)})
@@ -248,30 +246,30 @@ def test_what_is_new_is_judged_by_itself_and_each_category_too(
     assert all(each["recall_at_10_low"] >= CODED.recall_target for found in measured for each in found.values())
 
 
-def test_quantizers_are_trained_again_when_another_kind_of_pictures_comes_in(
+def test_the_codebook_is_trained_again_when_another_kind_of_pictures_comes_in(
     lake: VectorLake, catalogue: Catalogue
 ) -> None:
     rebuild(lake, CODED)
     others = clustered(200, DIMENSION, seed=99)
     changed(lake, catalogue, {f"other-{row}.jpg": others[row] for row in range(200)})
     found = rebuild(lake, CODED)
-    assert "the 200 vectors added since lie" in found.built_because
+    assert "the 200 vectors added since lie" in found.rebuild_reason
     assert (found.shards_kept, found.shards_written) == (0, 4)
     codebook = lake.lake.indexes.manifest(2).properties["codebook"]
-    assert (codebook["version"], codebook["added_rows"], codebook["reason"]) == (2, 0, found.built_because)
+    assert (codebook["version"], codebook["added_rows"], codebook["reason"]) == (2, 0, found.rebuild_reason)
     check(lake, catalogue)
     changed(lake, catalogue, {"00000.jpg": others[0]})
-    assert rebuild(lake, CODED).built_because == ""
+    assert rebuild(lake, CODED).rebuild_reason == ""
 
 
-def test_a_catalogue_that_outgrows_its_parts_is_built_anew(
+def test_a_catalogue_that_outgrows_its_parts_is_rebuilt(
     lake: VectorLake, catalogue: Catalogue, vectors: Floats
 ) -> None:
     small = replace(CODED, flat_below=ROWS + 1)
-    assert rebuild(lake, small).built_because == "no index of model 1 was published yet"
+    assert rebuild(lake, small).rebuild_reason == "no index of model 1 was published yet"
     changed(lake, catalogue, {f"more-{row}.jpg": vectors[ROWS + row] for row in range(10)})
     found = rebuild(lake, small)
-    assert found.built_because == "1510 vectors want other parts than index 1 has: IVF32,PQ16x4fs"
+    assert found.rebuild_reason == "1510 vectors want other parts than index 1 has: IVF32,PQ16x4fs"
     check(lake, catalogue)
 
 
@@ -279,16 +277,16 @@ def test_another_model_starts_an_index_of_its_own(lake: VectorLake, catalogue: C
     rebuild(lake, CODED)
     lake.promote_model()
     lake.change(catalogue)
-    assert rebuild(lake, CODED).built_because == "no index of model 2 was published yet"
+    assert rebuild(lake, CODED).rebuild_reason == "no index of model 2 was published yet"
     check(lake, catalogue)
 
 
-def test_afresh_uses_nothing_of_an_earlier_version(lake: VectorLake, catalogue: Catalogue) -> None:
+def test_a_full_rebuild_uses_nothing_of_an_earlier_version(lake: VectorLake, catalogue: Catalogue) -> None:
     rebuild(lake, CODED)
     plan = plan_index(lake.lake, 1, "run", CODED, "asked for")
     assert (plan.base, plan.kept, plan.trains, plan.same_as) == (None, (), True, None)
     found = small_lake.build_version(lake.uri, plan, CODED)
-    assert found.built_because == "asked for"
+    assert found.rebuild_reason == "asked for"
     assert not any(file.stored_in for file in lake.lake.indexes.manifest(2).files)
     check(lake, catalogue)
 
@@ -303,14 +301,14 @@ def test_a_preview_says_what_the_plan_will_and_writes_nothing(
     assert lake.lake.store.names("") == before
     plan = plan_index(lake.lake, 1, "run", config)
     assert [shard.rows for shard in preview.to_write] == [shard.rows for shard in plan.to_write]
-    assert replace(preview, to_write=(), masked=None) == replace(plan, to_write=(), masked=None)
+    assert replace(preview, to_write=(), deleted=None) == replace(plan, to_write=(), deleted=None)
 
 
 def test_a_lost_file_of_a_shard_is_written_again(lake: VectorLake, catalogue: Catalogue, vectors: Floats) -> None:
     rebuild(lake, FLAT)
     lake.lake.store.delete([lake.lake.indexes.path(1, "shard-00001.keys.parquet")])
     changed(lake, catalogue, {"00000.jpg": vectors[ROWS]})
-    assert rebuild(lake, FLAT).built_because == "index 1 has lost shard-00001.keys.parquet"
+    assert rebuild(lake, FLAT).rebuild_reason == "index 1 has lost shard-00001.keys.parquet"
     check(lake, catalogue)
 
 
@@ -324,7 +322,7 @@ def test_a_damaged_shard_is_found_by_the_gate_and_written_again(
     lake.lake.store.put(path, bytes(data))
     changed(lake, catalogue, {"00000.jpg": vectors[ROWS]})
     found = rebuild(lake, FLAT)
-    assert "shard-00001.vectors.npy is damaged" in found.built_because
+    assert "shard-00001.vectors.npy is damaged" in found.rebuild_reason
     check(lake, catalogue)
 
 
@@ -371,4 +369,4 @@ def test_on_s3_a_night_writes_and_fetches_what_changed(
     assert sorted(searcher.table["image_key"].to_pylist()) == sorted(catalogue)
     lake.lake.store.delete([lake.lake.indexes.path(1, "shard-00001.keys.parquet")])
     changed(lake, catalogue, {"00002.jpg": vectors[ROWS + 1]})
-    assert rebuild(lake, config).built_because == "index 2 has lost ../000001/shard-00001.keys.parquet"
+    assert rebuild(lake, config).rebuild_reason == "index 2 has lost ../000001/shard-00001.keys.parquet"

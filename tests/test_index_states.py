@@ -25,7 +25,7 @@ from tests.vectors import as_found, clustered
 
 DIMENSION = 8
 POOL = clustered(120, DIMENSION, seed=4, clusters=6)
-# Small enough that a night masks, merges and rewrites shards; above 30 pictures they have codes.
+# Small enough that a night deletes, merges and rewrites shards; above 30 pictures they have codes.
 CONFIG = RebuildConfig(queries=5, shard_vectors=12, flat_below=30, recall_target=0.5)
 KEYS = st.integers(0, 44)
 ROWS = st.integers(0, len(POOL) - 1)

@@ -202,14 +202,14 @@ def test_a_large_catalogue_is_quantized_in_shards_and_still_found_exactly(
     shop.put("a/new.jpg", picture(1000, side=24))
     shop.delete("a/0.jpg")
     found = shop.night()
-    assert (found.index.shards_kept, found.index.shards_written, found.index.built_because) == (3, 1, "")
+    assert (found.index.shards_kept, found.index.shards_written, found.index.rebuild_reason) == (3, 1, "")
     _check_night(shop, found)
 
     path = shop.lake.indexes.path(1, "shard-00001.vectors.npy")
     shop.lake.store.put(path, shop.lake.store.get(path)[:-1] + b"?")
     shop.put("a/newer.jpg", picture(1001, side=24))
     found = shop.night()
-    assert "shard-00001.vectors.npy is damaged" in found.index.built_because
+    assert "shard-00001.vectors.npy is damaged" in found.index.rebuild_reason
     assert (found.index.shards_kept, found.index.shards_written) == (0, 3)
     _check_night(shop, found)
 

@@ -41,7 +41,7 @@ class IndexSummary:
     shards_kept: int = 0  # of earlier versions
     shards_written: int = 0
     bytes_written: int = 0
-    built_because: str = ""  # why nothing of an earlier version served again
+    rebuild_reason: str = ""  # why nothing of an earlier version served again
 
     def __str__(self) -> str:
         if self.index_version is None:
@@ -67,19 +67,19 @@ def rebuild(
     runner: Runner,
     *,
     model_version: int | None = None,
-    afresh: str | None = None,
+    full_rebuild: str | None = None,
 ) -> IndexSummary:
     """Encode the live pictures' embeddings, measure the search against exact search, publish by one log entry.
 
-    With `afresh`, a reason, nothing of an earlier version serves again. Raises BelowTarget where the search does not
-    reach its target, ModelReplaced where another model was promoted meanwhile: then nothing is published.
+    With `full_rebuild`, a reason, nothing of an earlier version serves again. Raises BelowTarget where the search does
+    not reach its target, ModelReplaced where another model was promoted meanwhile: then nothing is published.
     """
     with running(lake, "rebuild-index", runner) as run:
         lake = run.lake
         version = model_version or require_model(lake)
         lake.models.require(version)
         with run.stage("compare with the published index"):
-            plan = runner.call(plan_index, lake, version, run.run_id, config, afresh)
+            plan = runner.call(plan_index, lake, version, run.run_id, config, full_rebuild)
         if run.parent is not None and plan.promoted != version:
             raise replaced(plan.promoted, version)
         index = _bring_up_to_date(run, plan, config)
@@ -136,5 +136,5 @@ def _summarise(plan: IndexPlan, found: PublishedIndex | None) -> IndexSummary:
         shards_kept=found.shards_kept,
         shards_written=found.shards_written,
         bytes_written=found.bytes_written,
-        built_because=found.built_because if is_new else "",
+        rebuild_reason=found.rebuild_reason if is_new else "",
     )

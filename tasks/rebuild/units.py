@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from index.codebook import mean_coarse_distance, train_codebook, write_codebook
 from index.deletions import write_deleted_rows
-from index.description import DESCRIPTION, CodebookHistory, IndexDescription, IndexShard, render_description
+from index.description import DESCRIPTION, CodebookHistory, IndexDescription, render_description
 from index.searching import Searcher
 from index.shards import write_shard
 from index.truth import Truth
@@ -34,7 +34,8 @@ from tasks.errors import CountsDisagree
 from tasks.models import HELD_OUT
 from tasks.rebuild.earlier_truth import earlier_truth, live_in_kept, write_truth
 from tasks.rebuild.embeddings import read_embeddings
-from tasks.rebuild.plan import LIVE, MEMORY_LIMIT, IndexPlan, RebuildConfig
+from tasks.rebuild.plan import IndexPlan, RebuildConfig, StoredShard
+from tasks.rebuild.rows import LIVE, MEMORY_LIMIT
 
 logger = logging.getLogger(__name__)
 
@@ -45,15 +46,6 @@ class Trained:
 
     codebook: CodebookHistory | None = None
     record: FileRecord | None = None
-
-
-@dataclass(frozen=True)
-class EncodedShard:
-    """One shard's files inside the drafted version."""
-
-    shard: IndexShard
-    rows: int
-    files: tuple[FileRecord, ...]
 
 
 @dataclass(frozen=True)
@@ -77,7 +69,7 @@ class PublishedIndex:
     shards_kept: int = 0
     shards_written: int = 0
     bytes_written: int = 0
-    built_because: str = ""  # why nothing of an earlier version served again
+    rebuild_reason: str = ""  # why nothing of an earlier version served again
 
 
 def draft_index(lake: Lake) -> int:
@@ -88,7 +80,7 @@ def draft_index(lake: Lake) -> int:
 def train_index(lake: Lake, version: int, plan: IndexPlan, config: RebuildConfig) -> Trained:
     """The quantizers of an earlier version, or new ones learnt on a bounded sample and written."""
     if not plan.trains:
-        return Trained(plan.codebook, plan.trained)
+        return Trained(plan.codebook, plan.codebook_file)
     with catalogue.workbench(lake, memory_limit=MEMORY_LIMIT) as sql:
         sql.execute(LIVE.format(model=int(plan.model_version)))
         # Chosen by a hash of the key: a catalogue that grew trains on nearly the same pictures. And in the keys'
@@ -103,10 +95,10 @@ def train_index(lake: Lake, version: int, plan: IndexPlan, config: RebuildConfig
     with tempfile.TemporaryDirectory(prefix="vitrine-") as folder:
         name = write_codebook(Path(folder), trained)
         record = lake.indexes.join(version).add_file(name, Path(folder, name))
-    return Trained(CodebookHistory(name, version, plan.afresh, len(vectors), distance), record)
+    return Trained(CodebookHistory(name, version, plan.rebuild_reason, len(vectors), distance), record)
 
 
-def encode_shard(lake: Lake, version: int, plan: IndexPlan, shard: workspace.Shard, trained: Trained) -> EncodedShard:
+def encode_shard(lake: Lake, version: int, plan: IndexPlan, shard: workspace.Shard, trained: Trained) -> StoredShard:
     """Encode the rows of one shard and write its files into the drafted version."""
     quantizers = lake.indexes.read_record(version, trained.record) if trained.record else None
     rows = workspace.read_shard(lake.store, shard)
@@ -118,7 +110,7 @@ def encode_shard(lake: Lake, version: int, plan: IndexPlan, shard: workspace.Sha
         names = written.files(plan.spec)
         files = tuple(lake.indexes.join(version).add_file(name, Path(folder, name)) for name in names)
     progress.advance(written.rows)
-    return EncodedShard(written, written.rows, files)
+    return StoredShard(written, written.rows, files)
 
 
 def measure_index(
@@ -126,7 +118,7 @@ def measure_index(
     version: int,
     plan: IndexPlan,
     trained: Trained,
-    encoded: list[EncodedShard],
+    encoded: list[StoredShard],
     config: RebuildConfig,
 ) -> MeasuredIndex:
     """Verify every file, tune the search on held-out queries and write index.json.
@@ -134,11 +126,11 @@ def measure_index(
     Raises BelowTarget or CorruptFile: nothing is published.
     """
     draft = lake.indexes.join(version)
-    masked = _write_masked(lake, version, plan)
+    deleted = _write_deleted(lake, version, plan)
     files = [file for shard in plan.kept for file in shard.files]
     files += [file for shard in encoded for file in shard.files]
-    files += [masked, *([trained.record] if trained.record else [])]
-    description = _describe(plan, trained.codebook, encoded, masked)
+    files += [deleted, *([trained.record] if trained.record else [])]
+    description = _describe(plan, trained.codebook, encoded, deleted)
     tuned = None
     with _cache(config) as cache:
         directory = lake.indexes.fetch(version, cache, files)
@@ -161,10 +153,10 @@ def measure_index(
 
 
 def publish_index(
-    lake: Lake, version: int, plan: IndexPlan, encoded: list[EncodedShard], measured: MeasuredIndex
+    lake: Lake, version: int, plan: IndexPlan, encoded: list[StoredShard], measured: MeasuredIndex
 ) -> PublishedIndex:
     """Seal the version and name it in the log. Raises CountsDisagree or LostRace: then nothing is published."""
-    kept, written = sum(shard.live for shard in plan.kept), sum(shard.rows for shard in encoded)
+    kept, written = sum(shard.live for shard in plan.kept), sum(shard.live for shard in encoded)
     if kept + written != plan.rows:
         raise CountsDisagree(
             f"indexing lost count: {plan.rows} pictures planned, but {kept} kept + {written} encoded; nothing was "
@@ -189,9 +181,9 @@ def publish_index(
             "shards_kept": len(plan.kept),
             "shards_written": len(encoded),
             "bytes_written": sum(file.size_bytes for file in measured.files if file.held_by(version) == version),
-            "masked": sum(shard.rows - shard.live for shard in plan.kept),
+            "deleted": sum(kept.shard.rows - kept.live for kept in plan.kept),
             "codebook": None if measured.codebook is None else asdict(measured.codebook),
-            "built_because": plan.afresh,
+            "rebuild_reason": plan.rebuild_reason,
         }
     )
     _check_promoted(lake, plan)
@@ -227,7 +219,7 @@ def published(lake: Lake, version: int) -> PublishedIndex:
         shards_kept=properties["shards_kept"],
         shards_written=properties["shards_written"],
         bytes_written=properties["bytes_written"],
-        built_because=properties["built_because"],
+        rebuild_reason=properties["rebuild_reason"],
     )
 
 
@@ -246,24 +238,23 @@ def _slices(lake: Lake, plan: IndexPlan, searcher: Searcher) -> dict[str, np.nda
     return slices
 
 
-def _write_masked(lake: Lake, version: int, plan: IndexPlan) -> FileRecord:
+def _write_deleted(lake: Lake, version: int, plan: IndexPlan) -> FileRecord:
     with tempfile.TemporaryDirectory(prefix="vitrine-") as folder:
         name = write_deleted_rows(Path(folder), [np.flatnonzero(~live) for live in live_in_kept(lake, plan)])
         return lake.indexes.join(version).add_file(name, Path(folder, name))
 
 
 def _describe(
-    plan: IndexPlan, codebook: CodebookHistory | None, encoded: list[EncodedShard], masked: FileRecord
+    plan: IndexPlan, codebook: CodebookHistory | None, encoded: list[StoredShard], deleted: FileRecord
 ) -> IndexDescription:
-    kept = [IndexShard(shard.in_folder, shard.rows) for shard in plan.kept]
     return IndexDescription(
         spec=plan.spec,
         rows=plan.rows,
-        shards=(*kept, *(each.shard for each in encoded)),
+        shards=tuple(each.shard for each in (*plan.kept, *encoded)),
         model_version=plan.model_version,
         fingerprint=plan.fingerprint,
         codebook=codebook,
-        deleted=masked.name,
+        deleted=deleted.name,
     )
 
 

@@ -219,8 +219,8 @@ def score(
 def rebuild_index(
     model_version: Annotated[int | None, typer.Option(min=1, help="The promoted model by default.")] = None,
     recall_target: RecallOption = None,
-    afresh: Annotated[
-        bool, typer.Option("--afresh", help="Train the quantizers and write every shard, whatever serves again.")
+    full: Annotated[
+        bool, typer.Option("--full", help="Train the quantizers and write every shard, whatever serves again.")
     ] = False,
     dry_run: DryRunOption = False,
     lake: LakeOption = None,
@@ -231,7 +231,7 @@ def rebuild_index(
         "lake": lake,
         "model_version": model_version,
         "recall_target": recall_target,
-        "afresh": "asked for" if afresh else None,
+        "full_rebuild": "asked for" if full else None,
     }
     from vitrine.cli.summaries import print_index, print_plan
 

@@ -26,7 +26,7 @@ def preview(parameters: NightlyParameters | IngestParameters | ScoreParameters |
         return _score(lake, parameters.model_version or require_model(lake))
     version = parameters.model_version or require_model(lake)
     config = parameters.rebuild_config()
-    return _index(preview_index(lake, version, config, parameters.afresh), config)
+    return _index(preview_index(lake, version, config, parameters.full_rebuild), config)
 
 
 def _index(plan: IndexPlan, config: RebuildConfig) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def _index(plan: IndexPlan, config: RebuildConfig) -> dict[str, Any]:
     return found | {
         "quantizers": _quantizers(plan),
         "shards_kept": len(plan.kept),
-        "masked_vectors": sum(shard.rows - shard.live for shard in plan.kept),
+        "deleted_vectors": sum(kept.shard.rows - kept.live for kept in plan.kept),
         "shards_to_write": len(to_write),
         "vectors_to_write": sum(to_write),
         "largest_shard_mb": _mb(max(to_write, default=0) * plan.spec.bytes_per_vector),
@@ -70,9 +70,9 @@ def _mb(size_bytes: int) -> float:
 def _quantizers(plan: IndexPlan) -> str:
     if plan.spec.kind == "flat":
         return "none: every vector is compared"
-    return (
-        f"trained on {min(plan.rows, plan.spec.training_rows)} vectors: {plan.afresh}" if plan.trains else "as they are"
-    )
+    if not plan.trains:
+        return "as they are"
+    return f"trained on {min(plan.rows, plan.spec.training_rows)} vectors: {plan.rebuild_reason}"
 
 
 def _publication(plan: IndexPlan) -> str:

@@ -59,7 +59,7 @@ def print_index(found: IndexSummary) -> None:
 def _built(found: IndexSummary) -> str:
     shards = "shard" if found.shards_written == 1 else "shards"
     written = f"{found.shards_written} {shards} written ({found.bytes_written / 1e6:.1f} MB), {found.shards_kept} kept"
-    return f"{written}; built anew: {found.built_because}" if found.built_because else written
+    return f"{written}; built anew: {found.rebuild_reason}" if found.rebuild_reason else written
 
 
 def print_night(found: NightSummary) -> None:
