@@ -20,6 +20,7 @@ from index.searching import Searcher
 
 BATCH = 1024
 FIRST_LOOK = 8  # neighbours of each row, itself included
+PAIRS_AT_ONCE = 4_000_000  # in memory before they are joined; 16 bytes each
 LAST_LOOK = 512  # a row with that many near neighbours is joined to all of them; they join the others
 
 
@@ -43,10 +44,21 @@ def near_duplicates(searcher: Searcher, threshold: float, *, content: str = "sha
     has_content = content in searcher.table.column_names
     same = Groups.of(searcher, content).of_row if has_content else everything
     firsts = np.unique(same, return_index=True)[1]
-    pairs = [(everything, firsts[same]), *_near_pairs(searcher, firsts, threshold)]
+    joined = [(everything, firsts[same])]
+    for pairs in _near_pairs(searcher, firsts, threshold):
+        joined.append(pairs)
+        if sum(len(rows) for rows, _ in joined) > PAIRS_AT_ONCE + len(searcher):
+            joined = [(everything, _components(len(searcher), joined))]
+    return groups_of(searcher, everything, _components(len(searcher), joined))
+
+
+def _components(rows: int, pairs: list[tuple[Rows, Rows]]) -> Rows:
+    """The first row of each row's connected component, where pairs of rows are joined."""
     one, other = (np.concatenate(side) for side in zip(*pairs, strict=True))
-    graph = coo_array((np.ones(len(one), np.bool_), (one, other)), shape=(len(searcher), len(searcher)))
-    return groups_of(searcher, everything, connected_components(graph, directed=False)[1])
+    graph = coo_array((np.ones(len(one), np.bool_), (one, other)), shape=(rows, rows))
+    labels = connected_components(graph, directed=False)[1]
+    firsts: Rows = np.unique(labels, return_index=True)[1][labels]
+    return firsts
 
 
 def groups_of(searcher: Searcher, rows: Rows, group: Rows) -> list[NearDuplicates]:

@@ -53,9 +53,9 @@ def lake(tmp_path: Path, catalogue: Catalogue) -> VectorLake:
 
 
 def rebuild(lake: VectorLake, config: RebuildConfig) -> PublishedIndex:
-    found = small_lake.rebuild(lake.uri, config=config)
-    assert found is not None
-    return found
+    index = small_lake.rebuild(lake.uri, config=config)
+    assert index is not None
+    return index
 
 
 def opened(lake: VectorLake) -> Searcher:
@@ -74,8 +74,8 @@ def check(lake: VectorLake, catalogue: Catalogue) -> None:
     queries = stored[:: max(1, len(keys) // 100)]
     truth = np.sort(queries @ stored.T, axis=1)[:, ::-1][:, :10].clip(-1, 1)
     np.testing.assert_allclose(searcher.exact(queries, 10).similarity, truth, atol=1e-5)
-    found = searcher.search(queries, 10)
-    assert (found.similarity >= truth[:, 9:] - 1e-5).mean() > 0.93
+    neighbours = searcher.search(queries, 10)
+    assert (neighbours.similarity >= truth[:, 9:] - 1e-5).mean() > 0.93
     check_truth(lake, stored)
 
 
@@ -181,8 +181,8 @@ def test_a_shard_with_too_many_deleted_rows_is_written_without_them(
     rebuild(lake, config)
     shard = opened(lake).table["image_key"].to_pylist()[:500]  # the first shard's
     changed(lake, catalogue, dict.fromkeys(shard[:101]))
-    found = rebuild(lake, config)
-    assert (found.shards_kept, found.shards_written) == (2, 1)
+    index = rebuild(lake, config)
+    assert (index.shards_kept, index.shards_written) == (2, 1)
     assert lake.lake.indexes.manifest(2).properties["deleted"] == 0
     check(lake, catalogue)
 
@@ -210,8 +210,8 @@ def test_copies_of_one_content_all_have_their_rows(
 def test_another_product_is_another_row(lake: VectorLake, catalogue: Catalogue) -> None:
     rebuild(lake, FLAT)
     lake.change({"00007.jpg": catalogue["00007.jpg"]}, product_id="teapot")
-    found = rebuild(lake, FLAT)
-    assert (found.shards_kept, found.shards_written) == (3, 1)
+    index = rebuild(lake, FLAT)
+    assert (index.shards_kept, index.shards_written) == (3, 1)
     searcher = opened(lake)
     assert searcher.keys([searcher.find("00007.jpg")])["product_id"].to_pylist() == ["teapot"]
 
@@ -241,9 +241,9 @@ def test_what_is_new_is_judged_by_itself_and_each_category_too(
     rebuild(lake, CODED)
     measured = [lake.lake.indexes.manifest(version).properties["slices"] for version in (1, 2)]
     categories = {"category teapot", "category vase"}
-    assert [found.keys() for found in measured] == [categories, categories | {"newly encoded"}]
+    assert [slices.keys() for slices in measured] == [categories, categories | {"newly encoded"}]
     assert measured[1]["newly encoded"]["queries"] >= 120
-    assert all(each["recall_at_10_low"] >= CODED.recall_target for found in measured for each in found.values())
+    assert all(each["recall_at_10_low"] >= CODED.recall_target for slices in measured for each in slices.values())
 
 
 def test_the_codebook_is_trained_again_when_another_kind_of_pictures_comes_in(
@@ -252,11 +252,11 @@ def test_the_codebook_is_trained_again_when_another_kind_of_pictures_comes_in(
     rebuild(lake, CODED)
     others = clustered(200, DIMENSION, seed=99)
     changed(lake, catalogue, {f"other-{row}.jpg": others[row] for row in range(200)})
-    found = rebuild(lake, CODED)
-    assert "the 200 vectors added since lie" in found.rebuild_reason
-    assert (found.shards_kept, found.shards_written) == (0, 4)
+    index = rebuild(lake, CODED)
+    assert "the 200 vectors added since lie" in index.rebuild_reason
+    assert (index.shards_kept, index.shards_written) == (0, 4)
     codebook = lake.lake.indexes.manifest(2).properties["codebook"]
-    assert (codebook["version"], codebook["added_rows"], codebook["reason"]) == (2, 0, found.rebuild_reason)
+    assert (codebook["version"], codebook["added_rows"], codebook["reason"]) == (2, 0, index.rebuild_reason)
     check(lake, catalogue)
     changed(lake, catalogue, {"00000.jpg": others[0]})
     assert rebuild(lake, CODED).rebuild_reason == ""
@@ -268,8 +268,8 @@ def test_a_catalogue_that_outgrows_its_parts_is_rebuilt(
     small = replace(CODED, flat_below=ROWS + 1)
     assert rebuild(lake, small).rebuild_reason == "no index of model 1 was published yet"
     changed(lake, catalogue, {f"more-{row}.jpg": vectors[ROWS + row] for row in range(10)})
-    found = rebuild(lake, small)
-    assert found.rebuild_reason == "1510 vectors want other parts than index 1 has: IVF32,PQ16x4fs"
+    index = rebuild(lake, small)
+    assert index.rebuild_reason == "1510 vectors want other parts than index 1 has: IVF32,PQ16x4fs"
     check(lake, catalogue)
 
 
@@ -285,8 +285,8 @@ def test_a_full_rebuild_uses_nothing_of_an_earlier_version(lake: VectorLake, cat
     rebuild(lake, CODED)
     plan = plan_index(lake.lake, 1, "run", CODED, "asked for")
     assert (plan.base, plan.kept, plan.trains, plan.same_as) == (None, (), True, None)
-    found = small_lake.build_version(lake.uri, plan, CODED)
-    assert found.rebuild_reason == "asked for"
+    index = small_lake.build_version(lake.uri, plan, CODED)
+    assert index.rebuild_reason == "asked for"
     assert not any(file.stored_in for file in lake.lake.indexes.manifest(2).files)
     check(lake, catalogue)
 
@@ -321,8 +321,8 @@ def test_a_damaged_shard_is_found_by_the_gate_and_written_again(
     data[-1] ^= 1
     lake.lake.store.put(path, bytes(data))
     changed(lake, catalogue, {"00000.jpg": vectors[ROWS]})
-    found = rebuild(lake, FLAT)
-    assert "shard-00001.vectors.npy is damaged" in found.rebuild_reason
+    index = rebuild(lake, FLAT)
+    assert "shard-00001.vectors.npy is damaged" in index.rebuild_reason
     check(lake, catalogue)
 
 
@@ -361,8 +361,8 @@ def test_on_s3_a_night_writes_and_fetches_what_changed(
     rebuild(lake, config)
     cached = set(tmp_path.rglob("*.*"))
     changed(lake, catalogue, {"00000.jpg": vectors[ROWS], "00001.jpg": None})
-    found = rebuild(lake, config)
-    assert (found.shards_kept, found.shards_written) == (3, 1)
+    index = rebuild(lake, config)
+    assert (index.shards_kept, index.shards_written) == (3, 1)
     fetched = {path.relative_to(tmp_path).as_posix().split("/", 2)[-1] for path in set(tmp_path.rglob("*.*")) - cached}
     assert {path.split("/")[0] for path in fetched} == {"000002"}
     searcher = Searcher.open(lake.lake.indexes.fetch(2, tmp_path))

@@ -44,11 +44,11 @@ def with_copies(sizes: list[int], *, apart: float, seed: int = 0) -> Floats:
 def test_groups_are_those_of_comparing_every_pair(spec: IndexSpec, threshold: float, tmp_path: Path) -> None:
     vectors = with_copies([1] * 900 + [2] * 60 + [7] * 20 + [90], apart=0.02)
     searcher = build(tmp_path, vectors, spec, shards=[600, len(vectors) - 600], nprobe=8)
-    found = near_duplicates(searcher, threshold)
-    assert {frozenset(group.rows.tolist()) for group in found} == slowly(searcher, threshold)
-    sizes = [len(group.rows) for group in found]
+    groups = near_duplicates(searcher, threshold)
+    assert {frozenset(group.rows.tolist()) for group in groups} == slowly(searcher, threshold)
+    sizes = [len(group.rows) for group in groups]
     assert sizes == sorted(sizes, reverse=True)
-    for group in found:
+    for group in groups:
         assert (np.diff(group.rows) > 0).all()
         assert group.similarity[0] == pytest.approx(1, abs=1e-6)
         one = searcher.vectors(group.rows)
@@ -82,6 +82,15 @@ def test_more_near_neighbours_than_are_looked_at_are_still_one_group(
     vectors = with_copies([400] + [1] * 300, apart=0.01)
     searcher = build(tmp_path, vectors, IndexSpec("flat", DIMENSION))
     assert [len(group.rows) for group in near_duplicates(searcher, 0.999)] == [400]
+
+
+def test_pairs_joined_a_few_at_a_time_make_the_same_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    searcher = build(tmp_path, with_copies([1] * 2_000 + [2] * 60 + [9] * 20, apart=0.02), IndexSpec("flat", DIMENSION))
+    at_once = near_duplicates(searcher, 0.99)
+    monkeypatch.setattr(duplicates, "PAIRS_AT_ONCE", 100)
+    some_at_a_time = near_duplicates(searcher, 0.99)
+    assert [group.rows.tolist() for group in some_at_a_time] == [group.rows.tolist() for group in at_once]
+    assert {frozenset(group.rows.tolist()) for group in at_once} == slowly(searcher, 0.99)
 
 
 @pytest.mark.parametrize("rows", [0, 1, 2])

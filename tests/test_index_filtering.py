@@ -40,19 +40,19 @@ def products(vectors: Floats, sizes: list[int]) -> Groups:
     return Groups(of_row, np.bincount(of_row))
 
 
-def slowly(searcher: Searcher, query: int, k: int, wanted: RowFilter) -> list[int]:
+def slowly(searcher: Searcher, query: int, k: int, row_filter: RowFilter) -> list[int]:
     """The same question asked of every row in its exact order."""
     seen: set[int] = set()
     rows: list[int] = []
     for row in searcher.exact(searcher.vectors([query]), ROWS).rows[0].tolist():
-        group = None if wanted.groups is None else int(wanted.groups.of_row[row])
-        if wanted.keep is not None and not wanted.keep[row]:
+        group = None if row_filter.groups is None else int(row_filter.groups.of_row[row])
+        if row_filter.keep is not None and not row_filter.keep[row]:
             continue
-        if wanted.own_row is not None and row == wanted.own_row[0]:
+        if row_filter.own_row is not None and row == row_filter.own_row[0]:
             continue
-        if wanted.own_group is not None and group == wanted.own_group[0]:
+        if row_filter.own_group is not None and group == row_filter.own_group[0]:
             continue
-        if wanted.one_per_group and group is not None and group in seen:
+        if row_filter.one_per_group and group is not None and group in seen:
             continue
         seen.add(-2 if group is None else group)
         rows.append(row)
@@ -82,19 +82,19 @@ def test_exhaustive_answers_are_those_of_asking_every_row(
 ) -> None:
     groups = products(vectors, sizes)
     keep = None if share is None else np.random.default_rng(query).random(ROWS) < share
-    wanted = RowFilter(
+    row_filter = RowFilter(
         keep=keep,
         own_row=np.array([query]),
         groups=groups,
         own_group=groups.of_row[[query]] if own else None,
         one_per_group=one,
     )
-    expected = slowly(flat, query, k, wanted)
+    expected = slowly(flat, query, k, row_filter)
     for searcher in (flat, coded):
-        found = search_filtered(searcher, searcher.vectors([query]), k, wanted, rerank_factor=EVERY_ROW)
-        assert found[0].rows[0].tolist() == expected
+        answers = search_filtered(searcher, searcher.vectors([query]), k, row_filter, rerank_factor=EVERY_ROW)
+        assert answers[0].rows[0].tolist() == expected
     # The approximate answer may miss some, but is as long, and holds nothing that was not asked for.
-    (near,) = search_filtered(coded, coded.vectors([query]), k, wanted, nprobe=1, rerank_factor=1)
+    (near,) = search_filtered(coded, coded.vectors([query]), k, row_filter, nprobe=1, rerank_factor=1)
     rows = near.rows[0].tolist()
     assert len(rows) == len(expected)
     assert len(set(rows)) == len(rows)
@@ -113,9 +113,9 @@ def test_a_filtered_approximate_search_misses_no_more_than_an_unfiltered_one(
     queries = np.arange(0, ROWS, 15)
     own = RowFilter(own_row=queries, groups=groups, own_group=groups.of_row[queries], one_per_group=one)
 
-    def recall(wanted: RowFilter) -> float:
+    def recall(row_filter: RowFilter) -> float:
         pair = (
-            search_filtered(coded, coded.vectors(queries), 10, wanted, nprobe=8, rerank_factor=factor)
+            search_filtered(coded, coded.vectors(queries), 10, row_filter, nprobe=8, rerank_factor=factor)
             for factor in (4, EVERY_ROW)
         )
         return float(np.mean([len(set(a.rows[0]) & set(b.rows[0])) / 10 for a, b in zip(*pair, strict=True)]))
@@ -131,8 +131,8 @@ def test_a_batch_answers_as_its_queries_do_alone(coded: Searcher, vectors: Float
         coded, coded.vectors(queries), 10, RowFilter(groups=groups, own_group=groups.of_row[queries], own_row=queries)
     )
     for query, answer in zip(queries, together, strict=True):
-        wanted = RowFilter(groups=groups, own_group=groups.of_row[[query]], own_row=np.array([query]))
-        alone = search_filtered(coded, coded.vectors([query]), 10, wanted)[0]
+        row_filter = RowFilter(groups=groups, own_group=groups.of_row[[query]], own_row=np.array([query]))
+        alone = search_filtered(coded, coded.vectors([query]), 10, row_filter)[0]
         assert answer.rows.tolist() == alone.rows.tolist()
 
 
@@ -143,16 +143,16 @@ def test_rows_without_a_value_are_each_their_own_product(coded: Searcher) -> Non
 
 def test_a_query_from_outside_has_no_own(coded: Searcher, vectors: Floats) -> None:
     groups = products(vectors, [40])
-    wanted = RowFilter(own_row=np.array([NONE]), groups=groups, own_group=np.array([NONE]))
-    found = search_filtered(coded, vectors[:1], 5, wanted, rerank_factor=EVERY_ROW)
-    assert found[0].rows.tolist() == coded.exact(vectors[:1], 5).rows.tolist()
+    row_filter = RowFilter(own_row=np.array([NONE]), groups=groups, own_group=np.array([NONE]))
+    answers = search_filtered(coded, vectors[:1], 5, row_filter, rerank_factor=EVERY_ROW)
+    assert answers[0].rows.tolist() == coded.exact(vectors[:1], 5).rows.tolist()
 
 
 def test_where_nothing_is_wanted_nothing_is_found(coded: Searcher, vectors: Floats) -> None:
     assert search_filtered(coded, vectors[:2], 5, RowFilter(keep=np.zeros(ROWS, bool)))[1].rows.shape == (1, 0)
     everything = Groups(np.zeros(ROWS, np.int64), np.array([ROWS]))
-    found = search_filtered(coded, vectors[:1], 5, RowFilter(groups=everything, own_group=np.array([0])))
-    assert found[0].rows.shape == (1, 0)
+    answers = search_filtered(coded, vectors[:1], 5, RowFilter(groups=everything, own_group=np.array([0])))
+    assert answers[0].rows.shape == (1, 0)
     assert search_filtered(coded, np.empty((0, DIMENSION)), 5, RowFilter()) == []
 
 

@@ -66,9 +66,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_step_stays_within_its_estimate_which_is_no_wild_guess(step: str, folder: Path) -> None:
     said = estimate(SPEC, rows=ROWS, training_rows=TRAINING_ROWS, shard_rows=ROWS, queries=QUERIES)
     expected: int = getattr(said, step)
-    found = _peak(step, folder)
-    assert found <= expected
-    assert expected <= 3 * found + (100 << 20)
+    taken = _peak(step, folder)
+    assert taken <= expected
+    assert expected <= 3 * taken + (100 << 20)
 
 
 def _peak(step: str, folder: Path) -> int:

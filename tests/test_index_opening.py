@@ -240,10 +240,10 @@ def test_deleted_rows_are_as_if_they_were_never_written(
         everywhere[:] = False
         everywhere[left if mask is None else left[mask]] = True
         nprobe = described.spec.nlist
-        found = searcher.search(queries, 10, keep=mask, nprobe=nprobe)
+        neighbours = searcher.search(queries, 10, keep=mask, nprobe=nprobe)
         expected = built.searcher.search(queries, 10, keep=everywhere, nprobe=nprobe)
-        np.testing.assert_array_equal(left[found.rows], expected.rows)
-        np.testing.assert_array_equal(found.similarity, expected.similarity)
+        np.testing.assert_array_equal(left[neighbours.rows], expected.rows)
+        np.testing.assert_array_equal(neighbours.similarity, expected.similarity)
         exact, truth = searcher.exact(queries, 10, keep=mask), built.searcher.exact(queries, 10, keep=everywhere)
         np.testing.assert_array_equal(left[exact.rows], truth.rows)
 

@@ -62,21 +62,21 @@ def truth(vectors: Floats, queries: Floats, k: int, metric: str = "cosine") -> t
 
 def test_a_flat_index_is_exact(flat: Built, queries: Floats) -> None:
     rows, similarity = truth(flat.vectors, queries, 10)
-    found = flat.searcher.search(3 * queries, 10)
-    np.testing.assert_array_equal(found.rows, rows)
-    np.testing.assert_allclose(found.similarity, similarity, atol=1e-6)
-    assert found.rows.dtype == np.int64
-    assert found.similarity.dtype == np.float32
+    neighbours = flat.searcher.search(3 * queries, 10)
+    np.testing.assert_array_equal(neighbours.rows, rows)
+    np.testing.assert_allclose(neighbours.similarity, similarity, atol=1e-6)
+    assert neighbours.rows.dtype == np.int64
+    assert neighbours.similarity.dtype == np.float32
 
 
 def test_a_coded_index_finds_nearly_all_and_its_distances_are_exact(coded: Built, queries: Floats) -> None:
     rows, _ = truth(coded.vectors, queries, 10)
-    found = coded.searcher.search(queries, 10, nprobe=16, rerank_factor=8)
-    hits = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found.rows, rows, strict=True)])
+    neighbours = coded.searcher.search(queries, 10, nprobe=16, rerank_factor=8)
+    hits = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(neighbours.rows, rows, strict=True)])
     assert hits > 0.95
-    exact = np.einsum("qd,qkd->qk", queries, coded.vectors[found.rows])
-    np.testing.assert_allclose(found.similarity, exact, atol=1e-3)
-    assert (np.diff(found.similarity, axis=1) <= 0).all()
+    exact = np.einsum("qd,qkd->qk", queries, coded.vectors[neighbours.rows])
+    np.testing.assert_allclose(neighbours.similarity, exact, atol=1e-3)
+    assert (np.diff(neighbours.similarity, axis=1) <= 0).all()
 
 
 def test_exact_search_of_a_coded_index_is_exact(coded: Built, queries: Floats) -> None:
@@ -84,8 +84,8 @@ def test_exact_search_of_a_coded_index_is_exact(coded: Built, queries: Floats) -
 
 
 def test_candidates_of_every_row_make_a_coded_index_exact(coded: Built, queries: Floats) -> None:
-    found = coded.searcher.search(queries, 10, nprobe=32, rerank_factor=200)
-    np.testing.assert_array_equal(found.rows, truth(coded.vectors, queries, 10)[0])
+    neighbours = coded.searcher.search(queries, 10, nprobe=32, rerank_factor=200)
+    np.testing.assert_array_equal(neighbours.rows, truth(coded.vectors, queries, 10)[0])
 
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
@@ -99,9 +99,9 @@ def test_every_kind_finds_the_nearest_under_every_metric(kind: str, metric: str,
     scale = 1 if metric == "cosine" else np.linspace(0.5, 20, 1_500)[:, None]
     vectors = (scale * clustered(1_500, 32, seed=8)).astype(np.float32)
     searcher = build(tmp_path, vectors, spec, shards=[1_000, 500])
-    found = searcher.search(vectors[::50], 5, nprobe=8, rerank_factor=20)
+    neighbours = searcher.search(vectors[::50], 5, nprobe=8, rerank_factor=20)
     _, similarity = truth(vectors, vectors[::50], 5, metric)
-    np.testing.assert_allclose(found.similarity, similarity, atol=1e-4)
+    np.testing.assert_allclose(neighbours.similarity, similarity, atol=1e-4)
 
 
 def test_cutting_into_shards_changes_nothing(coded: Built, queries: Floats, tmp_path: Path) -> None:
@@ -127,11 +127,11 @@ def test_a_filter_never_lets_a_dropped_row_through_nor_loses_one(
 ) -> None:
     searcher = request.getfixturevalue(built).searcher
     keep = np.random.default_rng(seed).random(ROWS) < share
-    found = searcher.search(queries[:5], k, keep=keep, nprobe=1)
-    assert found.rows.shape == (5, min(k, keep.sum()))
-    assert (found.rows >= 0).all()  # faiss's −1 would name the last row
-    assert keep[found.rows].all()
-    assert all(len(set(line)) == len(line) for line in found.rows.tolist())
+    neighbours = searcher.search(queries[:5], k, keep=keep, nprobe=1)
+    assert neighbours.rows.shape == (5, min(k, keep.sum()))
+    assert (neighbours.rows >= 0).all()  # faiss's −1 would name the last row
+    assert keep[neighbours.rows].all()
+    assert all(len(set(line)) == len(line) for line in neighbours.rows.tolist())
 
 
 def test_a_filter_of_far_away_rows_still_fills_every_answer(coded: Built) -> None:
@@ -140,37 +140,37 @@ def test_a_filter_of_far_away_rows_still_fills_every_answer(coded: Built) -> Non
     order = np.argsort(-(coded.vectors @ query[0]))
     keep = np.zeros(ROWS, bool)
     keep[order[2_000:]] = True
-    found = coded.searcher.search(query, 10, keep=keep, nprobe=1, rerank_factor=1)
-    assert found.rows.shape == (1, 10)
-    assert keep[found.rows].all()
+    neighbours = coded.searcher.search(query, 10, keep=keep, nprobe=1, rerank_factor=1)
+    assert neighbours.rows.shape == (1, 10)
+    assert keep[neighbours.rows].all()
 
 
 def test_a_filtered_search_finds_as_much_as_an_unfiltered_one(coded: Built, queries: Floats) -> None:
     keep = np.random.default_rng(0).random(ROWS) < 0.3
-    found = coded.searcher.search(queries, 10, keep=keep, rerank_factor=8)
+    neighbours = coded.searcher.search(queries, 10, keep=keep, rerank_factor=8)
     exact = coded.searcher.exact(queries, 10, keep=keep)
-    assert np.mean([len(set(a) & set(b)) / 10 for a, b in zip(found.rows, exact.rows, strict=True)]) > 0.95
+    assert np.mean([len(set(a) & set(b)) / 10 for a, b in zip(neighbours.rows, exact.rows, strict=True)]) > 0.95
 
 
 @pytest.mark.parametrize("built", ["flat", "coded"])
 def test_asking_for_more_than_there_is_returns_every_row_once(
     request: pytest.FixtureRequest, queries: Floats, built: str
 ) -> None:
-    found = request.getfixturevalue(built).searcher.search(queries[:2], ROWS + 5)
-    assert found.rows.shape == (2, ROWS)
-    assert sorted(found.rows[0]) == list(range(ROWS))
+    neighbours = request.getfixturevalue(built).searcher.search(queries[:2], ROWS + 5)
+    assert neighbours.rows.shape == (2, ROWS)
+    assert sorted(neighbours.rows[0]) == list(range(ROWS))
 
 
 def test_one_probe_of_small_lists_still_gives_k_neighbours(coded: Built, queries: Floats) -> None:
-    found = coded.searcher.search(queries, 900, nprobe=1, rerank_factor=2)
-    assert found.rows.shape == (60, 900)
-    assert found.rows.min() >= 0
+    neighbours = coded.searcher.search(queries, 900, nprobe=1, rerank_factor=2)
+    assert neighbours.rows.shape == (60, 900)
+    assert neighbours.rows.min() >= 0
 
 
 def test_equally_near_rows_come_in_row_order(tmp_path: Path) -> None:
     searcher = build(tmp_path, np.repeat(clustered(3, 8, seed=0), 4, axis=0), IndexSpec("flat", 8), shards=[5, 7])
-    found = searcher.search(searcher.vectors([9]), 4)
-    assert found.rows.tolist() == [[8, 9, 10, 11]]
+    neighbours = searcher.search(searcher.vectors([9]), 4)
+    assert neighbours.rows.tolist() == [[8, 9, 10, 11]]
 
 
 def test_a_copy_has_cosine_one_though_fp16_rounds_its_length(tmp_path: Path) -> None:

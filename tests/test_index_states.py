@@ -150,14 +150,14 @@ class Index(RuleBasedStateMachine):
         self.live |= changes
 
     def _publish(self) -> None:
-        found = small_lake.rebuild(self.lake.uri, config=CONFIG)
-        if found is None:
+        index = small_lake.rebuild(self.lake.uri, config=CONFIG)
+        if index is None:
             assert not self.live and self.current is None
-        elif found.version == self.current:
-            assert self.versions[found.version] == self.live
+        elif index.version == self.current:
+            assert self.versions[index.version] == self.live
         else:
-            assert found.rows == len(self.live)
-            self._became_current(found.version, dict(self.live))
+            assert index.rows == len(self.live)
+            self._became_current(index.version, dict(self.live))
 
     def _became_current(self, version: int, catalogue: Catalogue) -> None:
         assert version not in self.versions or self.versions[version] == catalogue

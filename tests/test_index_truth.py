@@ -1,4 +1,4 @@
-"""The truth that is brought up to date night by night is the truth that is found anew."""
+"""The truth that is brought up to date night by night is the truth that a comparison with every row finds."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def opened(folder: Path, members: Members) -> Searcher:
 
 def cosines(members: Members, queries: list[int]) -> Floats:
     stored = as_found(POOL[members])
-    found: Floats = (stored[queries] @ stored.T).clip(-1, 1)
-    found[np.arange(len(queries)), queries] = -2
-    return found
+    cosine: Floats = (stored[queries] @ stored.T).clip(-1, 1)
+    cosine[np.arange(len(queries)), queries] = -2
+    return cosine
 
 
 def check(truth: Truth, members: Members) -> None:
@@ -52,14 +52,14 @@ def check(truth: Truth, members: Members) -> None:
 def nights(draw: st.DrawFn) -> list[Members]:
     """A catalogue night by night: what stays keeps its order, what comes goes to the end."""
     members = draw(st.lists(st.integers(0, len(POOL) - 1), unique=True, min_size=1, max_size=150))
-    found = [members]
+    drawn = [members]
     for _ in range(draw(st.integers(1, 4))):
         left = draw(st.sets(st.sampled_from(members), max_size=len(members) // 2)) if members else set()
         stay = [row for row in members if row not in left]
         come = draw(st.lists(st.integers(0, len(POOL) - 1), unique=True))
         members = stay + [row for row in come if row not in members]
-        found.append(members)
-    return [members for members in found if members]
+        drawn.append(members)
+    return [members for members in drawn if members]
 
 
 @given(nights(), st.integers(1, 5))
@@ -88,9 +88,9 @@ def test_a_query_that_lost_its_neighbours_is_compared_with_everything_again(tmp_
     left = [row for row in members if row not in gone]
     to = np.full(180, -1)
     to[left] = np.arange(len(left))
-    found = find_truth(opened(tmp_path / "second", left), np.array([0]), EarlierTruth(truth, to))
-    assert np.count_nonzero(found.neighbours.rows >= 0) == DEPTH
-    check(found, left)
+    after = find_truth(opened(tmp_path / "second", left), np.array([0]), EarlierTruth(truth, to))
+    assert np.count_nonzero(after.neighbours.rows >= 0) == DEPTH
+    check(after, left)
 
 
 def test_more_may_come_than_are_remembered(tmp_path: Path) -> None:
@@ -103,11 +103,11 @@ def test_more_may_come_than_are_remembered(tmp_path: Path) -> None:
     earlier: EarlierTruth | None = None
     for night, members in enumerate(nights):
         searcher = build(tmp_path / str(night), vectors[members], spec)
-        found = find_truth(searcher, query, earlier)
+        truth = find_truth(searcher, query, earlier)
         after = nights[night + 1] if night < 2 else []
-        earlier = EarlierTruth(found, np.array([after.index(row) if row in after else -1 for row in members]))
+        earlier = EarlierTruth(truth, np.array([after.index(row) if row in after else -1 for row in members]))
     near = np.sort(as_found(vectors[nights[-1][1:]]) @ vectors[0])[::-1]
-    np.testing.assert_allclose(found.nearest(K).similarity[0], near[:K], atol=1e-4)
+    np.testing.assert_allclose(truth.nearest(K).similarity[0], near[:K], atol=1e-4)
 
 
 def test_a_damaged_file_is_refused(tmp_path: Path) -> None:

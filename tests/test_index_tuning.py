@@ -39,10 +39,10 @@ def of_similarity(*similarity: list[float]) -> Neighbours:
 
 def test_recall_counts_what_is_as_near_as_the_truth() -> None:
     truth = of_similarity([0.9, 0.8, 0.7, 0.6], [0.9, 0.9, 0.9, 0.9])
-    found = of_similarity([0.9, 0.7, 0.6, 0.5], [0.9, 0.9, 0.9, 0.1])
-    assert recall(found, truth, 3).tolist() == [2 / 3, 1]
-    assert recall(found, truth, 4).tolist() == [3 / 4, 3 / 4]
-    assert recall(found, truth, 1).tolist() == [1, 1]
+    answers = of_similarity([0.9, 0.7, 0.6, 0.5], [0.9, 0.9, 0.9, 0.1])
+    assert recall(answers, truth, 3).tolist() == [2 / 3, 1]
+    assert recall(answers, truth, 4).tolist() == [3 / 4, 3 / 4]
+    assert recall(answers, truth, 1).tolist() == [1, 1]
 
 
 def test_copies_of_a_picture_are_equally_right(tmp_path: Path) -> None:
@@ -61,12 +61,12 @@ def test_the_truth_recalls_itself(similarity: list[float], k: int) -> None:
 
 
 def test_the_truth_agrees_with_numpy(coded: Searcher, vectors: Floats) -> None:
-    found = coded.exact(vectors[:20], 10)
+    neighbours = coded.exact(vectors[:20], 10)
     stored = vectors.astype(np.float16).astype(np.float32)
     stored /= np.linalg.norm(stored, axis=1, keepdims=True)
     rows = np.argsort(-(vectors[:20] @ stored.T), axis=1)[:, :10]
-    assert (found.rows == rows).mean() > 0.98  # rounding may swap neighbours that are equally near
-    np.testing.assert_allclose(found.similarity[:, 0], 1, atol=1e-3)
+    assert (neighbours.rows == rows).mean() > 0.98  # rounding may swap neighbours that are equally near
+    np.testing.assert_allclose(neighbours.similarity[:, 0], 1, atol=1e-3)
 
 
 def test_a_measured_recall_is_that_of_counting_by_hand(coded: Searcher, vectors: Floats) -> None:
@@ -76,8 +76,8 @@ def test_a_measured_recall_is_that_of_counting_by_hand(coded: Searcher, vectors:
     cosine = stored @ stored.T
     np.fill_diagonal(cosine, -2)
     truth = np.argsort(-cosine, axis=1)[:, :10]
-    found = coded.search(stored, 11, nprobe=2, rerank_factor=2).rows
-    others = [[row for row in line if row != own][:10] for own, line in enumerate(found.tolist())]
+    rows = coded.search(stored, 11, nprobe=2, rerank_factor=2).rows
+    others = [[row for row in line if row != own][:10] for own, line in enumerate(rows.tolist())]
     hits = [len(set(line) & set(true)) / 10 for line, true in zip(others, truth.tolist(), strict=True)]
     assert measured.recall_at_10 == pytest.approx(np.mean(hits), abs=1e-3)
     assert 0.1 < measured.recall_at_10 < 1
@@ -171,18 +171,18 @@ def test_the_setting_that_served_is_kept_while_it_meets_the_target(coded: Search
     lists = coded.spec.nlist
     assert (kept := tune(coded, 0.9, queries=200, start=(lists, 8))).nprobe == lists
     assert kept.rerank_factor == 8
-    found = tune(coded, 0.97, queries=200, start=(1, 1))
-    assert (found.nprobe, found.rerank_factor) != (1, 1)
-    assert found.measured.recall_at_10_low >= 0.97
+    tuned = tune(coded, 0.97, queries=200, start=(1, 1))
+    assert (tuned.nprobe, tuned.rerank_factor) != (1, 1)
+    assert tuned.measured.recall_at_10_low >= 0.97
 
 
 def test_a_setting_that_falls_short_gets_a_quarter_more_lists_at_a_time(coded: Searcher) -> None:
-    found = tune(coded, 0.97, queries=500, start=(1, 8))
-    assert found.rerank_factor == 8
-    assert found.measured.recall_at_10_low >= 0.97
+    tuned = tune(coded, 0.97, queries=500, start=(1, 8))
+    assert tuned.rerank_factor == 8
+    assert tuned.measured.recall_at_10_low >= 0.97
     tried = [1]
-    while tried[-1] < found.nprobe:
+    while tried[-1] < tuned.nprobe:
         tried.append(tried[-1] + max(1, tried[-1] // 4))
-    assert tried[-1] == found.nprobe
+    assert tried[-1] == tuned.nprobe
     for nprobe in tried[:-1]:
         assert measure(coded, queries=500, seed=0, nprobe=nprobe, rerank_factor=8).recall_at_10_low < 0.97

@@ -38,42 +38,42 @@ def shop(grocery: Path, tmp_path_factory: pytest.TempPathFactory) -> Lake:
     return open_lake(uri)
 
 
-def found_in(lake: Lake, threshold: float = THRESHOLD, limit: int = 100, **options: bool) -> NearDuplicatesReport:
+def report_of(lake: Lake, threshold: float = THRESHOLD, limit: int = 100, **options: bool) -> NearDuplicatesReport:
     return find_near_duplicates(lake, Path("unused"), threshold, limit, **options)
 
 
-def names(found: NearDuplicatesReport) -> list[list[str]]:
-    return [[picture.image_key.rsplit("/", 1)[-1] for picture in group.pictures] for group in found.shown]
+def names(report: NearDuplicatesReport) -> list[list[str]]:
+    return [[picture.image_key.rsplit("/", 1)[-1] for picture in group.pictures] for group in report.shown]
 
 
 @pytest.mark.parametrize("threshold", [THRESHOLD, 0.9])
 def test_exactly_the_copies_are_found_whatever_the_model_thinks_near(shop: Lake, threshold: float) -> None:
-    found = found_in(shop, threshold)
-    assert (found.pictures, found.groups, found.superfluous) == (75, 10, 15)
-    assert [len(group.pictures) for group in found.shown] == [3] * 5 + [2] * 5
-    for group in names(found)[:5]:
+    report = report_of(shop, threshold)
+    assert (report.pictures, report.groups, report.superfluous) == (75, 10, 15)
+    assert [len(group.pictures) for group in report.shown] == [3] * 5 + [2] * 5
+    for group in names(report)[:5]:
         assert {"first, re-encoded.jpg", "first, smaller.jpg"} < set(group)
-    for group in names(found)[5:]:
+    for group in names(report)[5:]:
         assert "second.jpg" in group
 
 
 def test_one_photograph_used_for_two_products_can_be_asked_for(shop: Lake) -> None:
-    found = found_in(shop, across_products=True, limit=3)
-    assert (found.groups, found.superfluous, len(found.shown)) == (5, 5, 3)
-    for group in found.shown:
+    report = report_of(shop, across_products=True, limit=3)
+    assert (report.groups, report.superfluous, len(report.shown)) == (5, 5, 3)
+    for group in report.shown:
         assert group.products == 2
         assert [picture.similarity for picture in group.pictures] == pytest.approx([1, 1], abs=1e-5)
 
 
 def test_without_the_pixels_the_model_alone_decides(shop: Lake) -> None:
-    assert found_in(shop, 0.9, confirm=False).groups == 1  # an untrained network finds all photographs alike
-    assert names(found_in(shop, confirm=False)) == names(found_in(shop))
+    assert report_of(shop, 0.9, confirm=False).groups == 1  # an untrained network finds all photographs alike
+    assert names(report_of(shop, confirm=False)) == names(report_of(shop))
 
 
 def test_an_index_of_distances_finds_the_same_copies(shop: Lake) -> None:
-    before = found_in(shop)
+    before = report_of(shop)
     small_lake.rebuild(shop.uri, None, RebuildConfig(metric="euclidean"))
-    after = found_in(shop)
+    after = report_of(shop)
     assert (after.index_version, names(after)) == (before.index_version + 1, names(before))
     assert [picture.similarity for group in after.shown for picture in group.pictures] == pytest.approx(
         [picture.similarity for group in before.shown for picture in group.pictures], abs=1e-4

@@ -33,8 +33,8 @@ def clustered(count: int, dimension: int, *, seed: int, clusters: int = 40, spre
 def as_found(vectors: Floats) -> Floats:
     """Unit vectors as an index gives them back: rounded to fp16, and of length 1 again."""
     rounded = vectors.astype(np.float16).astype(np.float32)
-    found: Floats = rounded / np.linalg.norm(rounded, axis=-1, keepdims=True)
-    return found
+    unit: Floats = rounded / np.linalg.norm(rounded, axis=-1, keepdims=True)
+    return unit
 
 
 def keys_for(count: int, *, first: int = 0) -> pa.Table:
