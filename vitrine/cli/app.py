@@ -80,8 +80,8 @@ class Device(StrEnum):
     mps = "mps"
 
 
-# Measured on photographs of groceries (docs/index.md): re-encoded, resized, slightly brightened or cropped copies lie
-# above it, different photographs of one product below.
+# Measured on photographs of groceries (docs/measurements/index.md): re-encoded, resized, slightly brightened or cropped
+# copies lie above it, different photographs of one product below.
 NEAR_DUPLICATE = 0.997
 
 LakeOption = Annotated[
@@ -220,7 +220,7 @@ def rebuild_index(
     model_version: Annotated[int | None, typer.Option(min=1, help="The promoted model by default.")] = None,
     recall_target: RecallOption = None,
     full: Annotated[
-        bool, typer.Option("--full", help="Train the quantizers and write every shard, whatever serves again.")
+        bool, typer.Option("--full", help="Train the codebook and write every shard, whatever serves again.")
     ] = False,
     dry_run: DryRunOption = False,
     lake: LakeOption = None,
