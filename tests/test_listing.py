@@ -81,7 +81,7 @@ def test_a_range_that_breaks_off_fails_the_listing_and_leaves_no_thread() -> Non
     keys = [f"{folder}/{number:03d}" for folder, number in itertools.product(range(9), range(30))]
     with pytest.raises(OSError, match="the listing broke off"):
         Bucket(keys, fails_after="7/").listed()
-    assert threading.active_count() == before
+    assert threading.active_count() <= before  # a server of another test may have ended meanwhile
 
 
 def test_a_consumer_that_stops_early_leaves_no_thread() -> None:
@@ -91,7 +91,7 @@ def test_a_consumer_that_stops_early_leaves_no_thread() -> None:
     for _ in range(PAGES_BEFORE_CUTTING + 2):
         next(pages)
     pages.close()  # type: ignore[attr-defined]
-    assert threading.active_count() == before
+    assert threading.active_count() <= before  # a server of another test may have ended meanwhile
 
 
 @pytest.mark.s3

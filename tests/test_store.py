@@ -15,7 +15,8 @@ import pytest
 
 from lake.errors import LakeError, NoLake, ObjectExists, ObjectNotFound, StoreUnavailable
 from lake.lake import open_lake
-from lake.store import LIST_CHUNK, Store, open_store, resolve_s3
+from lake.s3 import locate
+from lake.store import LIST_CHUNK, Store, open_store
 
 ROOTS = ["memory", "local", pytest.param("s3", marks=pytest.mark.s3)]
 ORDINARY = ["plain.jpg", "a b/c d.jpg", "50%20off.jpg", "100%.jpg", "ünï/写真.jpg", "star*?.jpg", "it's {a}+b&c=d.jpg"]
@@ -365,17 +366,6 @@ def test_a_uri_of_another_kind_is_said(uri: str, message: str) -> None:
     assert said(uri, create=True) == message
 
 
-@pytest.fixture
-def aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
-    """An environment in which boto3 finds only what the test gives it."""
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    return monkeypatch
-
-
 def given_keys(aws: pytest.MonkeyPatch) -> None:
     aws.setenv("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE")
     aws.setenv("AWS_SECRET_ACCESS_KEY", "example")
@@ -434,9 +424,9 @@ def test_amazon_needs_no_endpoint_and_others_are_named(aws: pytest.MonkeyPatch) 
     given_keys(aws)
     aws.setenv("AWS_REGION", "eu-west-1")
     aws.setenv("AWS_DEFAULT_REGION", "eu-west-1")
-    amazon = resolve_s3("bucket", "p")
+    amazon = locate("bucket", "p")
     aws.setenv("AWS_ENDPOINT_URL", "http://minio:9000")
-    other = resolve_s3("bucket", "p")
+    other = locate("bucket", "p")
 
     assert (amazon.endpoint, amazon.region, amazon.allow_http) == (None, "eu-west-1", False)
     assert (other.endpoint, other.region, other.allow_http) == ("http://minio:9000", "eu-west-1", True)
@@ -497,9 +487,9 @@ def test_a_hash_in_an_s3_prefix_is_refused_since_all_tables_would_meet_before_it
 def test_a_session_token_reaches_delta(aws: pytest.MonkeyPatch) -> None:
     given_keys(aws)
 
-    assert "session_token" not in resolve_s3("bucket", "").credentials()
+    assert "session_token" not in locate("bucket", "").credentials()
     aws.setenv("AWS_SESSION_TOKEN", "token")
-    assert resolve_s3("bucket", "").credentials()["session_token"] == os.environ["AWS_SESSION_TOKEN"]
+    assert locate("bucket", "").credentials()["session_token"] == os.environ["AWS_SESSION_TOKEN"]
 
 
 # Servers that stall or stumble
@@ -546,8 +536,8 @@ class Stumbling(BaseHTTPRequestHandler):
 @pytest.fixture
 def stumbling(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     """A store on such a server, with short deadlines."""
-    monkeypatch.setattr("lake.store.REQUEST_SECONDS", 0.3)
-    monkeypatch.setattr("lake.store.RETRY_SECONDS", 1.0)
+    monkeypatch.setattr("lake.s3.REQUEST_SECONDS", 0.3)
+    monkeypatch.setattr("lake.s3.RETRY_SECONDS", 1.0)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Stumbling)
     server.daemon_threads = True
     Stumbling.asked.clear()

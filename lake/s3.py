@@ -1,0 +1,226 @@
+"""Where an S3 root is and how to speak to it, resolved by boto3 once a process and environment.
+
+boto3 knows who we are (profiles, SSO, roles, region, endpoint) and takes keys that obstore's paths can't spell; bytes
+move through obstore. Making boto3's session and client costs a tenth of a second of CPU and more, so roots that were
+opened are kept, under everything that decides how they are reached: other variables or another credentials file give
+another root, and credentials that expire are refreshed by the session that is kept.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+from obstore.store import S3Store
+
+from lake.errors import LakeError
+from lake.listing import LISTING
+
+MOST_CUTS = 16  # into which a long listing is cut at once
+REQUEST_SECONDS = 30  # for one answer, its body included: a server that stalls is asked again
+RETRY_SECONDS = 60  # no further attempt after so long; between attempts obstore waits longer each time, by chance
+ROOTS_KEPT = 16
+
+Environment = tuple[object, ...]
+
+
+@dataclass(frozen=True)
+class S3Session:
+    """How S3 is reached in one environment: endpoint (None: Amazon's own), region and credentials."""
+
+    endpoint: str | None
+    region: str
+    boto: Any  # boto3.session.Session
+    client: Any  # boto3's, of any bucket; threads may share it
+
+
+@dataclass(frozen=True)
+class S3Location:
+    """A bucket and the prefix below which a root lies, with both ways to reach it."""
+
+    bucket: str
+    prefix: str
+    session: S3Session
+    backend: S3Store  # obstore's
+
+    @property
+    def uri(self) -> str:
+        """The root's URI, without a slash at its end."""
+        return f"s3://{self.bucket}" + (f"/{self.prefix}" if self.prefix else "")
+
+    @property
+    def endpoint(self) -> str | None:
+        """The server's URL; None where it is Amazon's."""
+        return self.session.endpoint
+
+    @property
+    def region(self) -> str:
+        """The region that requests are signed for."""
+        return self.session.region
+
+    @property
+    def allow_http(self) -> bool:
+        """True where the endpoint is plain http (a server on one's own network)."""
+        return _is_plain_http(self.endpoint)
+
+    def get(self, path: str) -> bytes:
+        """The bytes of an object whose key obstore can't spell. Raises FileNotFoundError."""
+        client = self.session.client
+        try:
+            return bytes(client.get_object(Bucket=self.bucket, Key=self._key(path))["Body"].read())
+        except client.exceptions.NoSuchKey as error:
+            raise FileNotFoundError(path) from error
+
+    def pages(self, prefix: str, *, after: str) -> Iterator[pa.RecordBatch]:
+        """The objects below the prefix whose keys come after `after`, in pages of LISTING."""
+        answers = self.session.client.get_paginator("list_objects_v2").paginate(
+            Bucket=self.bucket,
+            Prefix=self._key(f"{prefix}/" if prefix else ""),
+            StartAfter=self._key(after) if after else "",
+        )
+        start = len(self._key(""))
+        for answer in answers:
+            rows = [
+                (item["Key"][start:], item["Size"], item["ETag"].strip('"'), item["LastModified"])
+                for item in answer.get("Contents", [])
+            ]
+            columns = [[row[column] for row in rows] for column in range(len(LISTING))]
+            yield pa.record_batch(columns, schema=LISTING)
+
+    def cuts(self, prefix: str, after: str, until: str | None) -> list[str]:
+        """Folders between two keys, at which a listing may be cut; those of the highest level that has several."""
+        start = len(self._key(""))
+        inside = prefix.count("/") + 1 if prefix else 0
+        for depth in range(inside, after.count("/") + 1):
+            above = "".join(f"{part}/" for part in after.split("/")[:depth])
+            answer = self.session.client.list_objects_v2(
+                Bucket=self.bucket, Prefix=self._key(above), Delimiter="/", StartAfter=self._key(after)
+            )
+            ahead = sorted(item["Prefix"][start:] for item in answer.get("CommonPrefixes", []))
+            ahead = [folder for folder in ahead if folder > after and (until is None or folder < until)]
+            if len(ahead) > 1:
+                return ahead[:: -(-len(ahead) // MOST_CUTS)]
+        return []
+
+    def _key(self, path: str) -> str:
+        return f"{self.prefix}/{path}" if self.prefix else path
+
+    def credentials(self) -> dict[str, str]:
+        """The credentials as they are now: access_key_id, secret_access_key and perhaps a session_token.
+
+        Raises LakeError where a role or an SSO login has ended.
+        """
+        from botocore.exceptions import BotoCoreError
+
+        try:
+            frozen = self.session.boto.get_credentials().get_frozen_credentials()
+        except (BotoCoreError, RuntimeError) as error:  # RuntimeError: refreshed, and expired all the same
+            raise LakeError(f"no usable AWS credentials for s3://{self.bucket}: {error}") from error
+        named = {
+            "access_key_id": frozen.access_key,
+            "secret_access_key": frozen.secret_key,
+            "session_token": frozen.token,
+        }
+        return {name: value for name, value in named.items() if value}
+
+
+def locate(bucket: str, prefix: str) -> S3Location:
+    """The root as boto3 reaches it now (environment, profile, SSO, instance role), resolved before or anew.
+
+    Raises LakeError where there are no credentials or no valid settings.
+    """
+    from botocore.exceptions import BotoCoreError, NoCredentialsError
+
+    try:
+        with _resolving:  # a cache alone would let several threads resolve the same at once
+            return _located(bucket, prefix, _environment())
+    except NoCredentialsError as error:
+        raise LakeError(
+            f"no AWS credentials for s3://{bucket}: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+            "or run `aws sso login`"
+        ) from error
+    except (BotoCoreError, ValueError) as error:  # ValueError: an endpoint that is no URL
+        raise LakeError(f"no AWS session for s3://{bucket}: {error}") from error
+
+
+@lru_cache(maxsize=ROOTS_KEPT)
+def _located(bucket: str, prefix: str, environment: Environment) -> S3Location:
+    from obstore.auth.boto3 import Boto3CredentialProvider
+
+    session = _session(environment)
+    config: dict[str, Any] = {"region": session.region}
+    if session.endpoint:
+        config |= {"endpoint": session.endpoint, "virtual_hosted_style_request": False}
+    backend = S3Store(
+        bucket,
+        prefix=prefix or None,
+        config=cast(Any, config),
+        client_options={
+            "allow_http": _is_plain_http(session.endpoint),
+            "timeout": timedelta(seconds=REQUEST_SECONDS),
+        },
+        retry_config={"max_retries": 6, "retry_timeout": timedelta(seconds=RETRY_SECONDS)},
+        credential_provider=Boto3CredentialProvider(session.boto),
+    )
+    return S3Location(bucket, prefix, session, backend)
+
+
+@lru_cache(maxsize=ROOTS_KEPT)
+def _session(environment: Environment) -> S3Session:
+    """What boto3 resolves in this environment. Raises botocore's errors, which are not kept."""
+    import boto3
+    from botocore.exceptions import NoCredentialsError
+
+    boto = boto3.session.Session()
+    if boto.get_credentials() is None:
+        raise NoCredentialsError
+    client = boto.client("s3", region_name=boto.region_name or "us-east-1")
+    endpoint = str(client.meta.endpoint_url)
+    is_aws = urlsplit(endpoint).netloc.endswith((".amazonaws.com", ".amazonaws.com.cn"))
+    return S3Session(None if is_aws else endpoint, str(client.meta.region_name), boto, client)
+
+
+def _environment() -> Environment:
+    """All that boto3 and obstore look up when a root is opened, in a form that can be compared."""
+    names = sorted(name for name in os.environ if name.startswith("AWS_") or name.lower() in _OTHER_VARIABLES)
+    files = (
+        os.environ.get("AWS_CONFIG_FILE", "~/.aws/config"),
+        os.environ.get("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"),
+    )
+    return *((name, os.environ[name]) for name in names), *map(_state_of_file, files)
+
+
+_OTHER_VARIABLES = frozenset(("home", "http_proxy", "https_proxy", "all_proxy", "no_proxy"))
+
+
+def _state_of_file(path: str) -> tuple[int, int, int] | None:
+    """What changes when the file is written again or replaced; None where it can't be looked at."""
+    try:
+        status = Path(os.path.expanduser(path)).stat()  # noqa: PTH111 — Path's own raises where the user is unknown
+    except OSError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _is_plain_http(endpoint: str | None) -> bool:
+    return endpoint is not None and endpoint.startswith("http://")
+
+
+def _forget_the_parents() -> None:
+    """In a forked process: its own roots and its own lock. The parent's connections are the parent's."""
+    global _resolving  # noqa: PLW0603
+    _resolving = threading.Lock()
+    _located.cache_clear()
+    _session.cache_clear()
+
+
+_resolving = threading.Lock()
+os.register_at_fork(after_in_child=_forget_the_parents)
