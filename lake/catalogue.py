@@ -1,5 +1,6 @@
 """SQL over the lake: the views and macros that analysts query, in memory and as catalogue.duckdb.
 
+Their SQL is in `lake/views/`: `tables.sql` for everyone, `readers.sql` for analysts, `places.sql` for tasks.
 The views name exactly the committed Parquet files, so whoever opens an older catalogue.duckdb sees an older,
 whole state. Nothing here imports torch, faiss or Prefect.
 """
@@ -10,6 +11,7 @@ import json
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib.resources import files as package_files
 from pathlib import Path
 from typing import Any
@@ -41,115 +43,6 @@ VERSION_COLUMNS = pa.schema(
     ]
 )
 
-# The tables' current state: what readers and the flows' own tasks both ask.
-TABLE_VIEWS = """
-CREATE VIEW image_history AS
-    SELECT image_key, etag, size_bytes, last_modified, sha256, width, height, format, product_id, status, reason,
-           ingested_at
-    FROM {images};
-
--- The newest row of each key; a tombstone is newer than what it buries.
-CREATE VIEW newest_images AS
-    SELECT history.* FROM image_history AS history
-    JOIN (SELECT image_key, max(ingested_at) AS ingested_at FROM image_history GROUP BY image_key)
-    USING (image_key, ingested_at);
-
-CREATE VIEW images AS SELECT * EXCLUDE (reason) FROM newest_images WHERE status = 'ok';
-
-CREATE VIEW rejected AS
-    SELECT image_key, reason, size_bytes, etag, last_modified, ingested_at
-    FROM newest_images WHERE status = 'rejected';
-
-CREATE VIEW pixels AS
-    SELECT stored.image_key, stored.sha256, stored.pixels
-    FROM {images} AS stored JOIN images USING (image_key, ingested_at);
-
-CREATE VIEW score_history AS
-    SELECT image_key, sha256, model_version::INTEGER AS model_version, polarity, label, positive_intensity,
-           negative_intensity, embedding, scored_at
-    FROM {scores};
-
--- What one model says of the live pictures. Two runs may have scored the same content; the first counts.
-CREATE MACRO scores_of(model) AS TABLE
-    SELECT images.image_key, images.product_id, history.* EXCLUDE (image_key)
-    FROM score_history AS history
-    JOIN (SELECT sha256, min(scored_at) AS scored_at FROM score_history
-          WHERE model_version = model GROUP BY sha256) USING (sha256, scored_at)
-    JOIN images USING (sha256)
-    WHERE history.model_version = model;
-
-"""
-
-# What only readers ask: the serving model's scores, the runs, the shortcuts.
-READER_VIEWS = """
-CREATE VIEW scores AS FROM scores_of({model_version});
-
--- A run that was taken for dead may have left a row of its own after all: that one counts.
-CREATE VIEW runs AS
-    SELECT * FROM {runs}
-    QUALIFY row_number() OVER (PARTITION BY run_id ORDER BY status = 'crashed', finished_at DESC) = 1
-    ORDER BY started_at;
-
-CREATE MACRO most_positive(n := 10) AS TABLE
-    SELECT image_key, product_id, polarity, positive_intensity, negative_intensity
-    FROM scores ORDER BY polarity DESC, image_key LIMIT n;
-
-CREATE MACRO most_negative(n := 10) AS TABLE
-    SELECT image_key, product_id, polarity, positive_intensity, negative_intensity
-    FROM scores ORDER BY polarity, image_key LIMIT n;
-
-CREATE MACRO product_polarity() AS TABLE
-    SELECT product_id, count(*) AS pictures, avg(polarity) AS polarity, min(polarity) AS lowest,
-           max(polarity) AS highest, avg(positive_intensity) AS positive_intensity,
-           avg(negative_intensity) AS negative_intensity
-    FROM scores GROUP BY product_id ORDER BY polarity;
-
--- Exact search, picture by picture: the measure that the index is held against. Slow on a large catalogue.
-CREATE MACRO similar_to(key, k := 10) AS TABLE
-    SELECT others.image_key, others.product_id, others.polarity,
-           list_cosine_similarity(others.embedding, wanted.embedding) AS similarity
-    FROM scores AS others, (SELECT embedding FROM scores WHERE image_key = key) AS wanted
-    WHERE others.image_key <> key ORDER BY similarity DESC, others.image_key LIMIT k;
-
-CREATE MACRO polarity_changes(old_model, new_model) AS TABLE
-    SELECT images.image_key, images.product_id, earlier.polarity AS old_polarity, later.polarity AS new_polarity,
-           later.polarity - earlier.polarity AS change
-    FROM images
-    JOIN (SELECT sha256, arg_min(polarity, scored_at) AS polarity FROM score_history
-          WHERE model_version = old_model GROUP BY sha256) AS earlier USING (sha256)
-    JOIN (SELECT sha256, arg_min(polarity, scored_at) AS polarity FROM score_history
-          WHERE model_version = new_model GROUP BY sha256) AS later USING (sha256)
-    ORDER BY abs(later.polarity - earlier.polarity) DESC, image_key;
-"""
-
-
-# Where one model's embeddings of the live pictures lie, for the tasks that read them in bulk. As in scores_of, the
-# first score of a content counts.
-LOCATED_SCORES = """
-CREATE MACRO located_scores_of(model) AS TABLE
-    SELECT images.image_key, images.product_id, stored.*
-    FROM (SELECT sha256, polarity, label, positive_intensity, negative_intensity, filename AS url,
-                 file_row_number AS row
-          FROM {stored} WHERE model_version = model
-          QUALIFY row_number() OVER (PARTITION BY sha256 ORDER BY scored_at, filename, file_row_number) = 1) AS stored
-    JOIN images USING (sha256);
-"""
-
-# Where the pixels of the live pictures lie, for the tasks that read them in bulk.
-STORED_PICTURES = """
-CREATE VIEW stored_pictures AS
-    SELECT image_key, stored.sha256, filename AS url, file_row_number AS row
-    FROM (SELECT image_key, sha256, ingested_at, filename, file_row_number FROM {stored} WHERE status = 'ok') AS stored
-    JOIN images USING (image_key, ingested_at);
-
--- Every picture that was ever decoded, as it was last: a label stays of use when the shop drops the product.
-CREATE VIEW pictures_ever AS
-    SELECT stored.image_key, stored.sha256, stored.product_id, stored.pixels
-    FROM {stored} AS stored
-    JOIN (SELECT image_key, max(ingested_at) AS ingested_at FROM image_history WHERE status = 'ok'
-          GROUP BY image_key) USING (image_key, ingested_at);
-"""
-
 
 @contextmanager
 def connect(lake: Lake) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -172,9 +65,9 @@ def workbench(lake: Lake, *, memory_limit: str = "2GB") -> Iterator[duckdb.DuckD
     with _opened(lake) as connection:
         connection.execute("SET memory_limit = ?", [memory_limit])
         images, scores = lake.images.files(), lake.scores.files()
-        _create_table_views(connection, _relation(lake.images, images), _relation(lake.scores, scores))
-        connection.execute(LOCATED_SCORES.format(stored=_relation(lake.scores, scores, located=True)))
-        connection.execute(STORED_PICTURES.format(stored=_relation(lake.images, images, located=True)))
+        _create(connection, "tables", images=_relation(lake.images, images), scores=_relation(lake.scores, scores))
+        located = partial(_relation, located=True)
+        _create(connection, "places", images=located(lake.images, images), scores=located(lake.scores, scores))
         yield connection
 
 
@@ -213,7 +106,7 @@ def prepare(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
 
 
 def write_catalogue(lake: Lake) -> str:
-    """Write catalogue.duckdb afresh, whole; a client that has the old file open keeps the old. Returns its URL.
+    """Write catalogue.duckdb whole; a client that has the old file open keeps the old. Returns its URL.
 
     Where something is committed meanwhile, it is written again: of two writers, the later state stays.
     """
@@ -252,16 +145,16 @@ def _create_views(connection: duckdb.DuckDBPyConnection, lake: Lake) -> None:
     _create_versions(connection, lake.models, serving.model_version)
     _create_versions(connection, lake.indexes, serving.index_version)
     _create_serving(connection, serving)
-    _create_table_views(
-        connection, _relation(lake.images, lake.images.files()), _relation(lake.scores, lake.scores.files())
-    )
+    images, scores, runs = (_relation(table, table.files()) for table in (lake.images, lake.scores, lake.runs))
+    _create(connection, "tables", images=images, scores=scores)
     version = -1 if serving.model_version is None else serving.model_version
-    runs = _widened(lake.runs, lake.runs.files())
-    connection.execute(READER_VIEWS.format(runs=runs, model_version=version))
+    _create(connection, "readers", runs=runs, model_version=version)
 
 
-def _create_table_views(connection: duckdb.DuckDBPyConnection, images: str, scores: str) -> None:
-    connection.execute(TABLE_VIEWS.format(images=images, scores=scores))
+def _create(connection: duckdb.DuckDBPyConnection, name: str, **words: str | int) -> None:
+    """Run `lake/views/NAME.sql`, the words in braces filled in."""
+    sql = (package_files("lake") / "views" / f"{name}.sql").read_text(encoding="utf-8")
+    connection.execute(sql.format(**words))
 
 
 def _create_versions(connection: duckdb.DuckDBPyConnection, versions: Versions, serving: int | None) -> None:
@@ -305,27 +198,18 @@ def describe_versions(versions: Versions, serving: int | None) -> list[dict[str,
     return rows
 
 
-def _relation(table: Table, found: Sequence[TableFile], *, located: bool = False) -> str:
+def _relation(table: Table, files: Sequence[TableFile], *, located: bool = False) -> str:
     """The table's committed files as something to select from; typed and empty where there are none.
 
     `located` adds each row's place: filename and file_row_number.
     """
-    if not found:
+    if not files:
         columns = [f"NULL::{_sql_type(f.type)} AS {f.name}" for f in table.schema]
         columns += ["NULL::VARCHAR AS filename", "NULL::BIGINT AS file_row_number"] if located else []
         return f"(SELECT {', '.join(columns)} WHERE false)"
     options = f"hive_partitioning = {'true' if table.partition_by else 'false'}"
     options += ", filename = true, file_row_number = true" if located else ""
-    return f"read_parquet({listed(file.url for file in found)}, {options})"
-
-
-def _widened(table: Table, found: Sequence[TableFile]) -> str:
-    """As `_relation`, where the files of earlier versions may lack columns: those read as null."""
-    typed = _relation(table, [])
-    if not found:
-        return typed
-    urls = listed(file.url for file in found)
-    return f"(FROM {typed} UNION ALL BY NAME FROM read_parquet({urls}, union_by_name = true))"
+    return f"read_parquet({listed(file.url for file in files)}, {options})"
 
 
 def listed(urls: Iterable[str]) -> str:

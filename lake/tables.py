@@ -89,7 +89,6 @@ RUNS = pa.schema(
         ("published", pa.bool_()),
         ("pictures_per_second", pa.float64()),
         ("stages", pa.list_(pa.field("element", STAGE))),
-        # Rows of earlier versions lack what follows: a column is added at the end and reads as null where it is not.
         ("stage_times", pa.list_(pa.field("element", STAGE_TIME))),
         ("bottleneck", pa.string()),  # the name of the stage that held up the others
         ("arithmetic", pa.string()),  # in which numbers the network scored
@@ -266,7 +265,7 @@ class Table:
 
         table = self._open()
         if table is not None:
-            return self._widened(table)
+            return table
         try:
             return DeltaTable.create(
                 self._uri,
@@ -281,23 +280,6 @@ class Table:
             if table is None:
                 raise
             return table
-
-    def _widened(self, table: Any) -> Any:
-        """The table with the columns that it lacks because an earlier version created it."""
-        from deltalake import Schema
-        from deltalake.exceptions import DeltaError
-
-        there = {known.name for known in table.schema().fields}
-        missing = [wanted for wanted in Schema.from_arrow(self.schema).fields if wanted.name not in there]
-        if not missing:
-            return table
-        try:
-            table.alter.add_columns(missing)
-        except DeltaError:  # another writer may have added them meanwhile
-            table = self._open()
-            if {wanted.name for wanted in missing} - {known.name for known in table.schema().fields}:
-                raise
-        return table
 
     @property
     def _uri(self) -> str:

@@ -363,6 +363,17 @@ def test_runs_keep_their_stages(local: Lake) -> None:
         assert sql.execute("SELECT run_id, stages FROM runs").fetchall() == [("a", None), ("b", stages)]
 
 
+@pytest.mark.parametrize("written", [("crashed", "completed"), ("completed", "crashed")])
+def test_a_run_that_was_taken_for_dead_and_was_not_counts_by_its_own_row(local: Lake, written: tuple[str, str]) -> None:
+    for status in written:
+        row = {"run_id": "slept", "flow": "nightly", "status": status, "started_at": START}
+        part = local.runs.write_part(pa.Table.from_pylist([row], schema=RUNS), f"{status}-slept")
+        assert local.runs.commit([part], application_id=f"{status}-slept")
+
+    with connect(local) as sql:
+        assert sql.execute("SELECT run_id, status FROM runs").fetchall() == [("slept", "completed")]
+
+
 # catalogue.duckdb
 
 

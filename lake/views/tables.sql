@@ -1,0 +1,36 @@
+-- The tables' current state: what readers and tasks both ask. In braces: a table's committed files.
+
+CREATE VIEW image_history AS
+    SELECT image_key, etag, size_bytes, last_modified, sha256, width, height, format, product_id, status, reason,
+           ingested_at
+    FROM {images};
+
+-- The newest row of each key; a tombstone is newer than what it buries.
+CREATE VIEW newest_images AS
+    SELECT history.* FROM image_history AS history
+    JOIN (SELECT image_key, max(ingested_at) AS ingested_at FROM image_history GROUP BY image_key)
+    USING (image_key, ingested_at);
+
+CREATE VIEW images AS SELECT * EXCLUDE (reason) FROM newest_images WHERE status = 'ok';
+
+CREATE VIEW rejected AS
+    SELECT image_key, reason, size_bytes, etag, last_modified, ingested_at
+    FROM newest_images WHERE status = 'rejected';
+
+CREATE VIEW pixels AS
+    SELECT stored.image_key, stored.sha256, stored.pixels
+    FROM {images} AS stored JOIN images USING (image_key, ingested_at);
+
+CREATE VIEW score_history AS
+    SELECT image_key, sha256, model_version::INTEGER AS model_version, polarity, label, positive_intensity,
+           negative_intensity, embedding, scored_at
+    FROM {scores};
+
+-- What one model says of the live pictures. Two runs may have scored the same content; the first counts.
+CREATE MACRO scores_of(model) AS TABLE
+    SELECT images.image_key, images.product_id, history.* EXCLUDE (image_key)
+    FROM score_history AS history
+    JOIN (SELECT sha256, min(scored_at) AS scored_at FROM score_history
+          WHERE model_version = model GROUP BY sha256) USING (sha256, scored_at)
+    JOIN images USING (sha256)
+    WHERE history.model_version = model;
