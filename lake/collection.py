@@ -16,8 +16,10 @@ from datetime import UTC, datetime, timedelta
 
 from lake.errors import LakeError, LostRace
 from lake.lake import Lake
+from lake.log import Entry, known_among
+from lake.manifest import MANIFEST
 from lake.store import ObjectInfo
-from lake.versions import CLAIM, MANIFEST, Entry, Versions, known_among
+from lake.versions import CLAIM, Versions
 
 ATTEMPTS = 3  # a publication meanwhile moves the current version, and the plan is made again
 

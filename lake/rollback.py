@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from lake.errors import LakeError
 from lake.lake import Lake
-from lake.versions import Kind, Versions, known_among
+from lake.log import Kind, known_among
+from lake.versions import Versions
 
 
 @dataclass(frozen=True)

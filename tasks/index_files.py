@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from index.truth import TRUTH
-from lake.versions import FileRecord, Manifest
+from lake.manifest import FileRecord, Manifest
 
 
 def index_files(manifest: Manifest) -> list[FileRecord]:

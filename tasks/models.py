@@ -13,8 +13,9 @@ from urllib.parse import unquote
 from lake.catalogue import write_catalogue
 from lake.errors import LakeError, NoLake, ObjectNotFound
 from lake.lake import Lake, open_lake
+from lake.log import Entry
 from lake.store import open_store
-from lake.versions import Draft, Entry
+from lake.versions import Draft
 
 if TYPE_CHECKING:
     from model.network import NetworkConfig, PolarityNetwork

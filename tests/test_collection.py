@@ -15,8 +15,9 @@ from index.searching import Searcher
 from lake.collection import Collected, CollectionPolicy, collect, expendable
 from lake.errors import CorruptFile, LakeError, LostRace, UnknownVersion
 from lake.lake import open_lake
+from lake.log import Entry
 from lake.rollback import roll_back
-from lake.versions import Entry, Versions
+from lake.versions import Versions
 from tasks.rebuild.plan import RebuildConfig, plan_index
 from tasks.search.reader import Reader
 from tests import small_lake

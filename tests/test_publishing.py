@@ -19,7 +19,7 @@ from index.shards import write_shard
 from index.spec import IndexSpec
 from lake.errors import LostRace
 from lake.lake import Lake, open_lake
-from lake.versions import FileRecord
+from lake.manifest import FileRecord
 from tasks.rebuild.plan import RebuildConfig, plan_index
 from tasks.search.reader import Reader
 from tests import small_lake

@@ -15,7 +15,7 @@ from index.errors import BadVectors, UnknownKey
 from index.spec import IndexSpec
 from lake.errors import CorruptFile, LakeError
 from lake.lake import Lake, open_lake
-from lake.versions import FileRecord
+from lake.manifest import FileRecord
 from tasks.errors import OtherModel
 from tasks.search.reader import Filters, Reader
 from tests.vectors import build, clustered, ivfpq

@@ -13,7 +13,7 @@ from index.errors import IndexingError
 from index.spec import IndexSpec
 from lake.errors import LakeError
 from lake.lake import Lake
-from lake.versions import FileRecord, Manifest
+from lake.manifest import FileRecord, Manifest
 from tasks.index_files import index_files
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from index.errors import IndexingError
 from index.truth import TRUTH, EarlierTruth, Truth
 from lake.errors import LakeError
 from lake.lake import Lake
-from lake.versions import FileRecord, path_in
+from lake.manifest import FileRecord, path_in
 from tasks import shards as workspace
 from tasks.rebuild.plan import IndexPlan
 

@@ -16,7 +16,8 @@ from index.reuse import ShardCounts, ShardLimits, rows_a_shard, to_rewrite, why_
 from index.spec import IndexKind, IndexSpec, Metric
 from lake import catalogue
 from lake.lake import Lake
-from lake.versions import Entry, FileRecord, path_in
+from lake.log import Entry
+from lake.manifest import FileRecord, path_in
 from tasks import shards as workspace
 from tasks.models import embedding_size
 from tasks.rebuild import rows as compared

@@ -27,7 +27,7 @@ from index.tuning import TunedSearch, tune
 from lake import catalogue
 from lake.errors import LakeError, ModelReplaced
 from lake.lake import Lake
-from lake.versions import FileRecord
+from lake.manifest import FileRecord
 from tasks import progress
 from tasks import shards as workspace
 from tasks.errors import CountsDisagree

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lake.lake import Lake
-from lake.versions import Action, Entry
+from lake.log import Action, Entry
 from model.distributed import Distributed
 from model.evaluation import Evaluation
 from model.gate import Decision, GatePolicy, decide
