@@ -28,7 +28,8 @@ from benchmarks._small_pictures import write_small_pictures
 from benchmarks.memory import ingest
 from lake import catalogue
 from lake.lake import open_lake
-from lake.tables import SCORES, round_to_bfloat16
+from lake.parquet import round_to_bfloat16
+from lake.schemas import SCORES
 from tasks.models import ModelChoice, init_model
 
 PART = 8192

@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from index.arrays import Floats
+from lake.parquet import round_to_bfloat16
 from lake.rollback import roll_back
-from lake.tables import round_to_bfloat16
 from tasks import progress
 from tasks.rebuild.plan import RebuildConfig
 from tasks.rebuild.stage import IndexSummary, rebuild

@@ -41,8 +41,9 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
+from lake.schemas import SCORES
 from lake.store import open_store
-from lake.tables import SCORES, Table
+from lake.tables import Table
 from model.network import NetworkConfig, PolarityNetwork
 from model.pictures.decoding import decode, encode_jpeg
 from model.predict import Predictions, Predictor, choose_device

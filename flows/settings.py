@@ -16,7 +16,7 @@ from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from flows.errors import SettingsError
-from lake.lease import LEASE_SECONDS
+from lake.presence import LEASE_SECONDS
 
 CORES = os.cpu_count() or 1
 

@@ -20,7 +20,7 @@ import duckdb
 import pyarrow as pa
 
 from lake.errors import LakeError, StoreUnavailable
-from lake.lake import Lake, ServingPair
+from lake.lake import Lake
 from lake.store import Store
 from lake.tables import Table, TableFile
 from lake.versions import Versions
@@ -144,7 +144,8 @@ def _create_views(connection: duckdb.DuckDBPyConnection, lake: Lake) -> None:
     serving = lake.serving()
     _create_versions(connection, lake.models, serving.model_version)
     _create_versions(connection, lake.indexes, serving.index_version)
-    _create_serving(connection, serving)
+    connection.execute("CREATE TABLE serving (model_version INTEGER, index_version INTEGER)")
+    connection.execute("INSERT INTO serving VALUES (?, ?)", [serving.model_version, serving.index_version])
     images, scores, runs = (_relation(table, table.files()) for table in (lake.images, lake.scores, lake.runs))
     _create(connection, "tables", images=images, scores=scores)
     version = -1 if serving.model_version is None else serving.model_version
@@ -165,11 +166,6 @@ def _create_versions(connection: duckdb.DuckDBPyConnection, versions: Versions, 
         f"CREATE TABLE {versions.kind} AS SELECT * REPLACE (properties::JSON AS properties) FROM version_rows"
     )
     connection.unregister("version_rows")
-
-
-def _create_serving(connection: duckdb.DuckDBPyConnection, serving: ServingPair) -> None:
-    connection.execute("CREATE TABLE serving (model_version INTEGER, index_version INTEGER)")
-    connection.execute("INSERT INTO serving VALUES (?, ?)", [serving.model_version, serving.index_version])
 
 
 def describe_versions(versions: Versions, serving: int | None) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ What no log names may belong to a run that is still at work, so it goes only whe
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -76,16 +76,17 @@ def collect(lake: Lake, policy: CollectionPolicy, *, dry_run: bool = False, now:
     before = now - policy.longest_run
     # Indexes first: a model goes once no index that is kept names it.
     indexes = _collect_versions(lake, lake.indexes, policy, now, needed=set(), dry_run=dry_run)
-    named = _models_named(lake, set(lake.indexes.known()) - set(indexes.versions))
+    kept = lake.indexes.manifests(sorted(set(lake.indexes.known()) - set(indexes.versions)))
+    named = {int(manifest.properties["model_version"]) for manifest in kept}
     models = _collect_versions(lake, lake.models, policy, now, needed=named, dry_run=dry_run)
     workspaces = _dead_workspaces(lake, before)
-    checkpoints = [found for found in _objects(lake, "checkpoints") if _is_old(found, before)]
+    checkpoints = [each for each in _objects(lake, "checkpoints") if each.last_modified <= before]
     tables = (lake.images, lake.scores, lake.runs)
     parts = [part for table in tables for part in table.collect_parts(policy.longest_run, dry_run=dry_run)]
     versioned = [*indexes.files, *models.files]
-    loose = [*checkpoints, *(found for objects in workspaces.values() for found in objects)]
+    loose = [*checkpoints, *(each for objects in workspaces.values() for each in objects)]
     if not dry_run:
-        lake.store.delete([found.path for found in (*versioned, *loose)])
+        lake.store.delete([each.path for each in (*versioned, *loose)])
     return Collected(
         indexes=tuple(indexes.versions),
         models=tuple(models.versions),
@@ -93,7 +94,7 @@ def collect(lake: Lake, policy: CollectionPolicy, *, dry_run: bool = False, now:
         workspaces=len(workspaces),
         checkpoints=len(checkpoints),
         table_parts=len(parts),
-        bytes=sum(found.size_bytes for found in (*versioned, *loose, *parts)),
+        bytes=sum(each.size_bytes for each in (*versioned, *loose, *parts)),
     )
 
 
@@ -139,34 +140,29 @@ def _find_files(lake: Lake, versions: Versions, entries: list[Entry], going: set
     }
     files: list[ObjectInfo] = []
     drafts: dict[int, list[ObjectInfo]] = defaultdict(list)
-    for found in _objects(lake, f"{versions.kind}/versions"):
-        number, name = int(found.path.split("/")[2]), found.path.rsplit("/", 1)[-1]
-        if found.path in referenced or name in (CLAIM, MANIFEST):
+    for file in _objects(lake, f"{versions.kind}/versions"):
+        number, name = int(file.path.split("/")[2]), file.path.rsplit("/", 1)[-1]
+        if file.path in referenced or name in (CLAIM, MANIFEST):
             continue
         if number not in kept | collected:
-            drafts[number].append(found)
-        elif number in collected or _is_old(found, before):
-            files.append(found)
-    dead = {number: objects for number, objects in drafts.items() if all(_is_old(each, before) for each in objects)}
+            drafts[number].append(file)
+        elif number in collected or file.last_modified <= before:
+            files.append(file)
+    dead = {number: objects for number, objects in drafts.items() if _are_old(objects, before)}
     return _Doomed(sorted(going), sorted(dead), files + [each for objects in dead.values() for each in objects])
-
-
-def _models_named(lake: Lake, indexes: set[int]) -> set[int]:
-    """The models of these indexes."""
-    return {int(manifest.properties["model_version"]) for manifest in lake.indexes.manifests(sorted(indexes))}
 
 
 def _dead_workspaces(lake: Lake, before: datetime) -> dict[str, list[ObjectInfo]]:
     """What runs left behind that were killed: every object of a run whose youngest one is old."""
     runs: dict[str, list[ObjectInfo]] = defaultdict(list)
-    for found in _objects(lake, "work"):
-        runs[found.path.split("/")[1]].append(found)
-    return {run: objects for run, objects in runs.items() if all(_is_old(each, before) for each in objects)}
+    for each in _objects(lake, "work"):
+        runs[each.path.split("/")[1]].append(each)
+    return {run: objects for run, objects in runs.items() if _are_old(objects, before)}
 
 
 def _objects(lake: Lake, prefix: str) -> Iterator[ObjectInfo]:
-    return (found for page in lake.store.pages(prefix) for found in page)
+    return (each for page in lake.store.pages(prefix) for each in page)
 
 
-def _is_old(found: ObjectInfo, before: datetime) -> bool:
-    return found.last_modified <= before
+def _are_old(objects: Sequence[ObjectInfo], before: datetime) -> bool:
+    return all(each.last_modified <= before for each in objects)

@@ -20,9 +20,9 @@ def encode(body: Mapping[str, Any]) -> bytes:
 def read(store: Store, path: str, what: str = "") -> dict[str, Any]:
     """The document at the path, without its format. Raises ObjectNotFound, LakeError for one of a later format."""
     body: dict[str, Any] = json.loads(store.get(path))
-    found = body.pop("format", None)
-    if found != FORMAT:
-        raise LakeError(f"{what or path} has format {found}, this Vitrine reads {FORMAT}: update Vitrine")
+    written_as = body.pop("format", None)
+    if written_as != FORMAT:
+        raise LakeError(f"{what or path} has format {written_as}, this Vitrine reads {FORMAT}: update Vitrine")
     return body
 
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from lake.errors import LakeError, NoLake, ObjectNotFound
+from lake.schemas import IMAGES, RUNS, SCORES
 from lake.store import Store, open_store
-from lake.tables import IMAGES, RUNS, SCORES, Table
+from lake.tables import Table
 from lake.versions import Versions
 
 MARKER = "vitrine.json"  # says that this root is a lake, and in which layout

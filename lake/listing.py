@@ -41,19 +41,19 @@ Cuts = Callable[[str, str | None], Sequence[str]]
 
 def walk(root: Path, prefix: str, page: int) -> Iterator[pa.RecordBatch]:
     """The files below a directory in a stable order; links are followed, a cycle of them only once."""
-    found = _files(str(root), prefix)
-    while rows := list(itertools.islice(found, page)):
+    files = _files(str(root), prefix)
+    while rows := list(itertools.islice(files, page)):
         paths, sizes, etags, times = zip(*rows, strict=True)
         yield pa.record_batch([list(paths), list(sizes), list(etags), list(times)], schema=LISTING)
 
 
 def from_obstore(page: Any) -> pa.RecordBatch:
     """A page of obstore's listing, which is Arrow already."""
-    found = pa.record_batch(page)
+    batch = pa.record_batch(page)
     # A store without etags still tells a changed object by its time.
-    etags = pc.coalesce(found["e_tag"], pc.strftime(found["last_modified"], "%Y-%m-%dT%H:%M:%S+00:00"))
-    columns = [found["path"], found["size"], pc.utf8_trim(etags, '"'), found["last_modified"]]
-    cast = [column.cast(wanted.type) for column, wanted in zip(columns, LISTING, strict=True)]
+    etags = pc.coalesce(batch["e_tag"], pc.strftime(batch["last_modified"], "%Y-%m-%dT%H:%M:%S+00:00"))
+    columns = [batch["path"], batch["size"], pc.utf8_trim(etags, '"'), batch["last_modified"]]
+    cast = [column.cast(field.type) for column, field in zip(columns, LISTING, strict=True)]
     return pa.record_batch(cast, schema=LISTING)
 
 
@@ -79,7 +79,7 @@ class _Ranges:
         self._pages = pages
         self._cuts = cuts
         self._pool = ThreadPoolExecutor(RANGES_AT_ONCE)
-        self._found: queue.Queue[pa.RecordBatch | BaseException | None] = queue.Queue(2 * RANGES_AT_ONCE)
+        self._pending: queue.Queue[pa.RecordBatch | BaseException | None] = queue.Queue(2 * RANGES_AT_ONCE)
         self._lock = threading.Lock()
         self._open = 0
         self._stopped = threading.Event()
@@ -87,10 +87,10 @@ class _Ranges:
     def run(self, starts: Sequence[str]) -> Iterator[pa.RecordBatch]:
         """What comes after the first of these keys."""
         self._submit(starts)
-        while (found := self._found.get()) is not None:
-            if isinstance(found, BaseException):
-                raise found
-            yield found
+        while (page := self._pending.get()) is not None:
+            if isinstance(page, BaseException):
+                raise page
+            yield page
 
     def stop(self) -> None:
         self._stopped.set()
@@ -127,10 +127,10 @@ class _Ranges:
             if ahead:
                 return self._submit([last, *ahead], until)
 
-    def _give(self, found: pa.RecordBatch | BaseException | None) -> None:
+    def _give(self, page: pa.RecordBatch | BaseException | None) -> None:
         while not self._stopped.is_set():
             try:
-                return self._found.put(found, timeout=0.1)
+                return self._pending.put(page, timeout=0.1)
             except queue.Full:
                 continue
 
@@ -158,9 +158,9 @@ def _files(root: str, prefix: str) -> Iterator[Listed]:
         inside = os.path.relpath(folder, root)
         above = "" if inside == "." else f"{inside}/"
         for name in names:
-            found = _file(f"{above}{name}", os.path.join(folder, name))  # noqa: PTH118 (pathlib takes half the time)
-            if found is not None:
-                yield found
+            listed = _file(f"{above}{name}", os.path.join(folder, name))  # noqa: PTH118 (pathlib takes half the time)
+            if listed is not None:
+                yield listed
 
 
 def _file(key: str, path: str) -> Listed | None:

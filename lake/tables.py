@@ -15,85 +15,15 @@ from datetime import timedelta
 from typing import Any
 from urllib.parse import quote, unquote
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from lake.errors import LakeError, StoreUnavailable, lost
+from lake.parquet import encode_parquet
 from lake.store import ObjectInfo, Store
 
 WRITER = "vitrine-writer"  # a Delta application id: its version is the epoch of the lease on the lake
 FENCE_ATTEMPTS = 5  # who is to be fenced off commits once or twice meanwhile
 COMMIT_RETRIES = 100  # appends never conflict; delta-rs's own 15 were not enough for eight writers on S3
-UTC_TIME = pa.timestamp("us", tz="UTC")
-
-IMAGES = pa.schema(
-    [
-        ("image_key", pa.string()),
-        ("etag", pa.string()),
-        ("size_bytes", pa.int64()),
-        ("last_modified", UTC_TIME),
-        ("sha256", pa.string()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("format", pa.string()),
-        ("product_id", pa.string()),
-        ("status", pa.string()),  # ok, rejected or deleted
-        ("reason", pa.string()),  # why it was rejected
-        ("pixels", pa.binary()),  # JPEG, short side at most 256
-        ("ingested_at", UTC_TIME),
-    ]
-)
-
-SCORES = pa.schema(
-    [
-        ("image_key", pa.string()),
-        ("sha256", pa.string()),
-        ("model_version", pa.int32()),
-        ("polarity", pa.float32()),  # P(positive)
-        ("label", pa.string()),  # positive or negative
-        ("positive_intensity", pa.float32()),
-        ("negative_intensity", pa.float32()),
-        ("embedding", pa.list_(pa.field("element", pa.float32()))),
-        ("scored_at", UTC_TIME),
-    ]
-)
-
-STAGE = pa.struct([("name", pa.string()), ("seconds", pa.float64()), ("pictures", pa.int64())])
-
-STAGE_TIME = pa.struct([("name", pa.string()), ("busy_s", pa.float64()), ("waiting_s", pa.float64())])
-
-RUNS = pa.schema(
-    [
-        ("run_id", pa.string()),
-        ("parent_run_id", pa.string()),
-        ("flow", pa.string()),
-        ("status", pa.string()),  # completed, failed, cancelled or crashed
-        ("error", pa.string()),
-        ("started_at", UTC_TIME),
-        ("finished_at", UTC_TIME),
-        ("source", pa.string()),
-        ("model_version", pa.int32()),
-        ("index_version", pa.int32()),
-        ("listed", pa.int64()),
-        ("unchanged", pa.int64()),
-        ("ingested", pa.int64()),
-        ("rejected", pa.int64()),
-        ("failed", pa.int64()),
-        ("skipped", pa.int64()),
-        ("deleted", pa.int64()),
-        ("live", pa.int64()),
-        ("already_scored", pa.int64()),
-        ("scored", pa.int64()),
-        ("indexed", pa.int64()),
-        ("published", pa.bool_()),
-        ("pictures_per_second", pa.float64()),
-        ("stages", pa.list_(pa.field("element", STAGE))),
-        ("stage_times", pa.list_(pa.field("element", STAGE_TIME))),
-        ("bottleneck", pa.string()),  # the name of the stage that held up the others
-        ("arithmetic", pa.string()),  # in which numbers the network scored
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -215,7 +145,7 @@ class Table:
             return []
         actions = pa.table(table.get_add_actions(flatten=True))
         rows = actions.select([c for c in actions.column_names if c in _ACTION_COLUMNS or c.startswith("partition.")])
-        return sorted((self._file(row) for row in rows.to_pylist()), key=lambda found: found.path)
+        return sorted((self._file(row) for row in rows.to_pylist()), key=lambda file: file.path)
 
     def version(self) -> int:
         """The number of the newest commit, −1 where the table does not exist yet."""
@@ -226,7 +156,7 @@ class Table:
         """Delete the Parquet files older than `age` that no commit names: parts of killed runs. Returns them."""
         from deltalake.exceptions import DeltaError
 
-        written = [found for page in self.store.pages(self.name) for found in page if found.path.endswith(".parquet")]
+        written = [part for page in self.store.pages(self.name) for part in page if part.path.endswith(".parquet")]
         table = self._open()
         if table is None:
             return []  # young or old, they may still be committed by the run that makes the table
@@ -240,7 +170,7 @@ class Table:
         except DeltaError as error:
             raise StoreUnavailable(f"the {self.name} table could not be cleaned: {error}") from error
         paths = {f"{self.name}/{unquote(path)}" for path in gone}
-        return [found for found in written if found.path in paths]
+        return [part for part in written if part.path in paths]
 
     def _file(self, row: dict[str, Any]) -> TableFile:
         path = f"{self.name}/{unquote(row['path'])}"
@@ -300,49 +230,3 @@ def _add_action(part: Part) -> Any:
         data_change=True,
         stats=json.dumps({"numRecords": part.rows}),
     )
-
-
-def encode_parquet(rows: pa.Table) -> bytes:
-    """Rows as Parquet bytes. Pixels are compressed already; floats are split by byte before zstd."""
-    floats = [f.name for f in rows.schema if pa.types.is_float32(f.type)]
-    floats += [
-        f"{f.name}.list.element" for f in rows.schema if pa.types.is_list(f.type) and f.type.value_type == pa.float32()
-    ]
-    plain = {"pixels"} | set(floats)
-    sink = pa.BufferOutputStream()  # half the time of BytesIO
-    pq.write_table(
-        rows,
-        sink,
-        compression={name: "none" if name == "pixels" else "zstd" for name in _leaves(rows.schema)},
-        use_dictionary=[name for name in _leaves(rows.schema) if name not in plain],
-        use_byte_stream_split=floats,
-        row_group_size=256,  # small enough that reading some of a part's pixels does not read all
-        write_statistics=[name for name in _leaves(rows.schema) if name != "pixels"],
-    )
-    encoded: bytes = sink.getvalue().to_pybytes()
-    return encoded
-
-
-def _leaves(schema: pa.Schema) -> list[str]:
-    return [path for f in schema for path in _leaf_paths(f.name, f.type)]
-
-
-def _leaf_paths(prefix: str, kind: pa.DataType) -> list[str]:
-    if pa.types.is_list(kind):
-        return _leaf_paths(f"{prefix}.list.element", kind.value_type)
-    if pa.types.is_struct(kind):
-        return [path for f in kind for path in _leaf_paths(f"{prefix}.{f.name}", f.type)]
-    return [prefix]
-
-
-def round_to_bfloat16(values: np.ndarray) -> np.ndarray:
-    """Float32 values rounded (to nearest, ties to even) to what bfloat16 holds, still as float32.
-
-    The low 16 bits become zero, which zstd stores for nearly nothing.
-    """
-    floats = np.ascontiguousarray(values, dtype=np.float32)
-    bits = floats.view(np.uint32)
-    rounded = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
-    rounded = np.where(np.isnan(floats), np.uint32(0x7FC00000), rounded)  # the sum makes of some an infinity or a zero
-    result: np.ndarray = (rounded & np.uint32(0xFFFF0000)).view(np.float32)
-    return result

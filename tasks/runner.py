@@ -17,7 +17,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 from lake.errors import StoreUnavailable
-from lake.lease import LEASE_SECONDS
+from lake.presence import LEASE_SECONDS
 from tasks import progress
 
 if TYPE_CHECKING:

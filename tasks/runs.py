@@ -16,8 +16,9 @@ import pyarrow as pa
 from lake.catalogue import CATALOGUE, write_catalogue
 from lake.errors import LakeBusy, LakeError, StoreUnavailable
 from lake.lake import Lake
-from lake.lease import Lease, OpenRun, Presence, Writer, acquire, dead_runs, forget
-from lake.tables import RUNS, STAGE
+from lake.lease import Lease, acquire
+from lake.presence import OpenRun, Presence, Writer, dead_runs, forget
+from lake.schemas import RUNS, STAGE
 from tasks import progress, shards
 from tasks.runner import Runner
 from tasks.timing import StageTime, bottleneck, merged

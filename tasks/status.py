@@ -6,7 +6,8 @@ from typing import Any
 
 from lake import catalogue
 from lake.lake import Lake
-from lake.lease import held_by, is_at_work
+from lake.lease import held_by
+from lake.presence import is_at_work
 
 LAST_RUN = """
     SELECT flow, status, error, started_at, finished_at, listed, unchanged, ingested, rejected, failed, deleted,

@@ -16,7 +16,8 @@ from typing import Any
 import httpx
 
 from lake.lake import Lake, open_lake
-from lake.lease import Writer, held_by
+from lake.lease import held_by
+from lake.presence import Writer
 from tests.conftest import _free_port, _wait_for
 
 PROJECT = Path(__file__).parents[1]

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from lake.catalogue import VERSION_COLUMNS, connect, describe_versions, prepare, workbench, write_catalogue
 from lake.errors import LakeError
 from lake.lake import Lake, ServingPair, open_lake
-from lake.tables import IMAGES, RUNS, SCORES
+from lake.schemas import IMAGES, RUNS, SCORES
 
 START = datetime(2026, 3, 1, 2, tzinfo=UTC)
 VIEWS = ("images", "pixels", "rejected", "scores", "score_history", "models", "indexes", "runs", "serving")

@@ -20,8 +20,10 @@ import pytest
 from lake import catalogue, lease
 from lake.errors import LakeBusy, LeaseLost, StoreUnavailable
 from lake.lake import Lake, open_lake
-from lake.lease import Lease, OpenRun, Presence, Writer, acquire, dead_runs, forget, held_by, leased
-from lake.tables import IMAGES, SCORES, Table
+from lake.lease import Lease, acquire, held_by, leased
+from lake.presence import OpenRun, Presence, Writer, dead_runs, forget
+from lake.schemas import IMAGES, SCORES
+from lake.tables import Table
 
 PATIENTLY = timedelta(seconds=120)
 PAUSED_SECONDS = 0.5  # without a sign of life after which a paused run counts as dead
@@ -120,7 +122,8 @@ def test_a_run_that_gives_signs_of_life_is_never_replaced(lake: Lake, runs: Exit
 def test_a_killed_process_of_this_machine_is_replaced_at_once(tmp_path: Path, runs: ExitStack) -> None:
     lake = open_lake(str(tmp_path), create=True)
     killed = (
-        "import os, sys; from lake.lake import open_lake; from lake.lease import Presence, acquire; "
+        "import os, sys; from lake.lake import open_lake; from lake.lease import acquire; "
+        "from lake.presence import Presence; "
         "lake = open_lake(sys.argv[1]); presence = Presence(lake.store, 'first', 'night'); presence.start(); "
         "acquire(lake, presence); os.kill(os.getpid(), 9)"
     )
@@ -234,7 +237,7 @@ def test_a_process_of_another_user_is_there(lake: Lake, runs: ExitStack, monkeyp
         raise PermissionError
 
     monkeypatch.setattr("os.kill", of_another)
-    monkeypatch.setattr(lease, "_process", lambda _pid: None)  # and its entry in /proc is hidden
+    monkeypatch.setattr("lake.presence._process", lambda _pid: None)  # and its entry in /proc is hidden
     with pytest.raises(LakeBusy):
         acquire(lake, alive(runs, lake, "second"))
 

@@ -19,7 +19,9 @@ from hypothesis import strategies as st
 from lake.catalogue import connect
 from lake.errors import LakeError
 from lake.lake import Lake, open_lake
-from lake.tables import IMAGES, SCORES, Part, Table, round_to_bfloat16
+from lake.parquet import round_to_bfloat16
+from lake.schemas import IMAGES, SCORES
+from lake.tables import Part, Table
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from index.arrays import Floats
 from lake.lake import Lake, open_lake
-from lake.tables import IMAGES, SCORES, encode_parquet
+from lake.parquet import encode_parquet
+from lake.schemas import IMAGES, SCORES
 from tasks.models import HELD_OUT
 
 PART_ROWS = 2048  # as scoring writes them

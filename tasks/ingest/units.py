@@ -29,8 +29,9 @@ from lake import catalogue
 from lake.errors import LakeError, ObjectNotFound, StoreUnavailable
 from lake.lake import Lake
 from lake.listing import LISTING
+from lake.schemas import IMAGES, UTC_TIME
 from lake.store import Store, open_store
-from lake.tables import IMAGES, UTC_TIME, Part
+from lake.tables import Part
 from model.errors import Undecodable
 from model.pictures.decoding import PICTURE_SUFFIXES, get_ready
 from tasks import progress

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from lake.tables import SCORES, round_to_bfloat16
+from lake.parquet import round_to_bfloat16
+from lake.schemas import SCORES
 from tasks.located_rows import Opener, read_column
 from tasks.timing import Stopwatch
 

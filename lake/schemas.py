@@ -1,0 +1,73 @@
+"""The columns of the lake's tables, in the order in which they are written."""
+
+import pyarrow as pa
+
+UTC_TIME = pa.timestamp("us", tz="UTC")
+
+IMAGES = pa.schema(
+    [
+        ("image_key", pa.string()),
+        ("etag", pa.string()),
+        ("size_bytes", pa.int64()),
+        ("last_modified", UTC_TIME),
+        ("sha256", pa.string()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("format", pa.string()),
+        ("product_id", pa.string()),
+        ("status", pa.string()),  # ok, rejected or deleted
+        ("reason", pa.string()),  # why it was rejected
+        ("pixels", pa.binary()),  # JPEG, short side at most 256
+        ("ingested_at", UTC_TIME),
+    ]
+)
+
+SCORES = pa.schema(
+    [
+        ("image_key", pa.string()),
+        ("sha256", pa.string()),
+        ("model_version", pa.int32()),
+        ("polarity", pa.float32()),  # P(positive)
+        ("label", pa.string()),  # positive or negative
+        ("positive_intensity", pa.float32()),
+        ("negative_intensity", pa.float32()),
+        ("embedding", pa.list_(pa.field("element", pa.float32()))),
+        ("scored_at", UTC_TIME),
+    ]
+)
+
+STAGE = pa.struct([("name", pa.string()), ("seconds", pa.float64()), ("pictures", pa.int64())])
+
+STAGE_TIME = pa.struct([("name", pa.string()), ("busy_s", pa.float64()), ("waiting_s", pa.float64())])
+
+RUNS = pa.schema(
+    [
+        ("run_id", pa.string()),
+        ("parent_run_id", pa.string()),
+        ("flow", pa.string()),
+        ("status", pa.string()),  # completed, failed, cancelled or crashed
+        ("error", pa.string()),
+        ("started_at", UTC_TIME),
+        ("finished_at", UTC_TIME),
+        ("source", pa.string()),
+        ("model_version", pa.int32()),
+        ("index_version", pa.int32()),
+        ("listed", pa.int64()),
+        ("unchanged", pa.int64()),
+        ("ingested", pa.int64()),
+        ("rejected", pa.int64()),
+        ("failed", pa.int64()),
+        ("skipped", pa.int64()),
+        ("deleted", pa.int64()),
+        ("live", pa.int64()),
+        ("already_scored", pa.int64()),
+        ("scored", pa.int64()),
+        ("indexed", pa.int64()),
+        ("published", pa.bool_()),
+        ("pictures_per_second", pa.float64()),
+        ("stages", pa.list_(pa.field("element", STAGE))),
+        ("stage_times", pa.list_(pa.field("element", STAGE_TIME))),
+        ("bottleneck", pa.string()),  # the name of the stage that held up the others
+        ("arithmetic", pa.string()),  # in which numbers the network scored
+    ]
+)
