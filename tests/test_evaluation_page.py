@@ -17,16 +17,9 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from model.gate import Check, Decision
 from pages import plots
-from pages.evaluation import (
-    PAGE_BYTES,
-    WORST_SHOWN,
-    PageData,
-    Verdict,
-    WrongPicture,
-    measures_of,
-    most_wrong,
-    render_page,
-)
+from pages.evaluation import PAGE_BYTES, WORST_SHOWN, render_page
+from pages.evaluation_data import PageData, Verdict, WrongPicture, most_wrong
+from pages.measures import measures_of
 from pages.overlays import LONGEST_SIDE, NEGATIVE_HEAT, POSITIVE_HEAT, lay_over, thumbnail
 
 VOID = {"meta", "img", "br", "link", "hr", "input"}

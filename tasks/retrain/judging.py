@@ -108,7 +108,9 @@ def draw_page(
     training: Mapping[str, Any],
 ) -> bytes | None:
     """The evaluation as one HTML document; None where it could not be drawn, which must not cost the training."""
-    from pages.evaluation import PageData, Verdict, WrongPicture, measures_of, most_wrong, render_page
+    from pages.evaluation import render_page
+    from pages.evaluation_data import PageData, Verdict, WrongPicture, most_wrong
+    from pages.measures import measures_of
 
     labelled, chosen, found = trial.labelled, trial.sides.held_out, candidate.predictions
     try:
