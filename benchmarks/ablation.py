@@ -30,7 +30,10 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock
 
 from model.attention import attention_maps, peak
+from model.backbones.registry import BACKBONES
+from model.backbones.spec import BackboneSpec
 from model.examples import JpegExamples, Subset
+from model.folding import fold_batchnorms
 from model.losses import LossWeights
 from model.network import NetworkConfig, PolarityNetwork, start_attention
 from model.predict import Predictor
@@ -42,6 +45,7 @@ from vitrine.demo.draw_catalogue import DrawnPicture, draw_catalogue
 SIDE = 128  # pixels
 VIEWS = 2
 BATCH = 50
+WIDTH = 24  # channels of the first block
 
 
 @dataclass(frozen=True)
@@ -118,25 +122,27 @@ def _region(picture: DrawnPicture) -> tuple[int, int, int, int]:
     return picture.region
 
 
-def small_resnet(width: int = 24) -> nn.Module:
+def small_resnet() -> nn.Sequential:
     """Four residual blocks; a cell of its maps covers 16 pixels, so that a region is larger than a cell."""
 
     def block(channels: int, out: int, stride: int) -> BasicBlock:
         shortcut = nn.Sequential(nn.Conv2d(channels, out, 1, stride, bias=False), nn.BatchNorm2d(out))
         return BasicBlock(channels, out, stride, None if channels == out else shortcut)
 
-    stem = nn.Conv2d(3, width, 5, stride=2, padding=2, bias=False), nn.BatchNorm2d(width), nn.ReLU()
-    blocks = block(width, width, 1), block(width, 2 * width, 2), block(2 * width, 4 * width, 2)
-    network = nn.Sequential(*stem, nn.MaxPool2d(3, 2, 1), *blocks, block(4 * width, 8 * width, 1))
-    network.out_channels = 8 * width  # type: ignore[assignment]
-    return network
+    stem = nn.Conv2d(3, WIDTH, 5, stride=2, padding=2, bias=False), nn.BatchNorm2d(WIDTH), nn.ReLU()
+    blocks = block(WIDTH, WIDTH, 1), block(WIDTH, 2 * WIDTH, 2), block(2 * WIDTH, 4 * WIDTH, 2)
+    return nn.Sequential(*stem, nn.MaxPool2d(3, 2, 1), *blocks, block(4 * WIDTH, 8 * WIDTH, 1))
+
+
+SMALL = BackboneSpec("four-blocks", small_resnet, 8 * WIDTH, stages=(("",),), fold=fold_batchnorms)
+BACKBONES[SMALL.name] = SMALL
 
 
 def run(variant: Variant, shop: Shop, seed: int, training_pictures: int, epochs: int) -> Found:
     """Train and measure one."""
     trained_on, held_out = shop.sides(seed, training_pictures)
     torch.manual_seed(seed)
-    network = PolarityNetwork(NetworkConfig(channels=128, reduction=8, **variant.network), small_resnet())
+    network = PolarityNetwork(NetworkConfig(SMALL.name, channels=128, reduction=8, **variant.network))
     start_attention(network, variant.attention_scale)
     config = TrainingConfig(
         epochs=epochs, head_rate=2e-3, backbone_rate=2e-3, loss=LossWeights(**variant.loss), seed=seed

@@ -16,6 +16,7 @@ from flows.errors import SettingsError
 from flows.settings import Pattern, Settings, read_settings
 from lake.collection import Collected, CollectionPolicy
 from lake.lake import open_lake
+from model.backbones.names import BackboneName
 from tasks.ingest.units import IngestConfig
 from tasks.models import ModelChoice
 from tasks.rebuild.plan import RebuildConfig
@@ -202,7 +203,7 @@ class RetrainParameters(FlowParameters):
     labels: str | None = Field(
         None, description="CSV or Parquet: image_key, label (0, 1, empty), product_id, weight, category"
     )
-    backbone: Literal["resnet18", "resnet50", "resnet101"] | None = None
+    backbone: BackboneName | None = None
     image_size: int | None = Field(None, ge=64, le=448, description="Side of the network's input, pixels")
     weights: str | None = Field(
         None,

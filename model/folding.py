@@ -14,7 +14,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 def fold_batchnorms(backbone: nn.Module) -> nn.Module:
     """A copy in evaluation mode whose convolutions do the work of the BatchNorms that follow them.
 
-    Follows torchvision's ResNets, which register modules in the order in which they run.
+    For networks that register a convolution and its BatchNorm side by side, in the order in which they run. Of any
+    other network the copy gives other answers, which `Predictor` notices.
     """
     folded = copy.deepcopy(backbone).eval()
     for parent in list(folded.modules()):

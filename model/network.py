@@ -1,32 +1,33 @@
-"""The polarity network: ResNet features, two emotion branches, and their fusion.
+"""The polarity network: a backbone's features, two emotion branches, and their fusion.
 
 Equation numbers are those of docs/model.md, which also lists every departure from the print.
 
-Shapes: B pictures; C backbone channels (2048 for resnet101, 512 for resnet18); n channels of a branch;
-h×w positions (7×7 for 224 pixels); E = C, the size of the embedding. Of the two polarities, index 0 is
+Shapes: B pictures; C channels of the backbone; n channels of a branch; h×w positions of its maps; E = C, the
+size of the embedding. Of the two polarities, index 0 is
 negative and index 1 is positive, everywhere.
 """
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from model.backbones.resnet import BackboneName, resnet
+from model.backbones.names import DEFAULT
+from model.backbones.registry import BACKBONES
 
 NEGATIVE, POSITIVE = 0, 1
 CLASSES = ("negative", "positive")  # the order of the network's two outputs
-SMALLEST_SIDE = 32  # pixels: a ResNet halves the sides five times
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
     """The architecture; travels with the weights."""
 
-    backbone: BackboneName = "resnet101"
+    backbone: str = DEFAULT
+    """A name in `model.backbones.registry`."""
     channels: int = 512
     """n: channels of each branch after its 1×1 convolution."""
     reduction: int = 16
@@ -39,8 +40,8 @@ class NetworkConfig:
     """Without it equation (9) is z = FC(GAP(G_o))."""
 
     def __post_init__(self) -> None:
-        if self.backbone not in get_args(BackboneName):
-            raise ValueError(f"backbone: expected one of {get_args(BackboneName)}, found {self.backbone!r}")
+        if self.backbone not in BACKBONES:
+            raise ValueError(f"backbone: expected one of {', '.join(BACKBONES)}, found {self.backbone!r}")
         if not 1 <= self.reduction <= self.channels:
             raise ValueError(f"reduction: expected 1 to {self.channels} (channels), found {self.reduction}")
 
@@ -151,16 +152,14 @@ class EmotionFeatureFusion(nn.Module):
 
 
 class PolarityNetwork(nn.Module):
-    """The whole model. Any picture of at least 32×32 pixels goes in."""
+    """The whole model. Any picture goes in that is large enough for the backbone."""
 
-    def __init__(self, config: NetworkConfig, backbone: nn.Module | None = None) -> None:
-        """`backbone` takes the place of the one that `config` names: any module that makes B×C×h×w maps of
-        pictures and, as torchvision's detection backbones do, says C in its attribute `out_channels`.
-        """
+    def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
-        self.backbone = resnet(config.backbone) if backbone is None else backbone
-        self.embedding_size = int(self.backbone.out_channels)  # type: ignore[arg-type]
+        self.backbone_spec = BACKBONES[config.backbone]
+        self.backbone = self.backbone_spec.build()
+        self.embedding_size = self.backbone_spec.channels
         branch = (self.embedding_size, config.channels, config.reduction)
         self.negative, self.positive = (
             PolarityIntensityPerception(*branch, channel_attention=config.channel_attention) for _ in range(2)
@@ -175,10 +174,11 @@ class PolarityNetwork(nn.Module):
         """B×3×H×W float, normalised.
 
         Raises:
-            ValueError: a side is shorter than 32 pixels.
+            ValueError: a side is shorter than the backbone's smallest.
         """
-        if min(pictures.shape[-2:]) < SMALLEST_SIDE:
-            raise ValueError(f"expected at least 32×32 pixels, found {tuple(pictures.shape[-2:])}")
+        side = self.backbone_spec.smallest_side
+        if min(pictures.shape[-2:]) < side:
+            raise ValueError(f"expected at least {side}×{side} pixels, found {tuple(pictures.shape[-2:])}")
         features: Tensor = self.backbone(pictures)
         branches: tuple[BranchOutput, BranchOutput] = (self.negative(features), self.positive(features))
         intensities = torch.stack([b.intensity for b in branches], dim=1).sigmoid()

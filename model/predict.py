@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from model.errors import ModelError
 from model.evaluation import POSITIVE_FROM
-from model.folding import Computed, fold_batchnorms
+from model.folding import Computed
 from model.network import NEGATIVE, POSITIVE, PolarityNetwork, probabilities
 from model.precision import ScoringPrecision, scoring_dtype
 from model.preprocessing import Preprocessing
@@ -66,8 +66,9 @@ class ScoringNetwork(nn.Module):
     def __init__(self, network: PolarityNetwork, preprocessing: Preprocessing, dtype: torch.dtype) -> None:
         super().__init__()
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
-        folded = fold_batchnorms(self.network.backbone)
-        self.network.backbone = folded if dtype == torch.float32 else Computed(folded, dtype)
+        fold = network.backbone_spec.fold
+        backbone = self.network.backbone if fold is None else fold(self.network.backbone)
+        self.network.backbone = backbone if dtype == torch.float32 else Computed(backbone, dtype)
         # Kept on the device: a constant made afresh for each batch would wait for the batches before it.
         self.register_buffer("shift", torch.tensor(preprocessing.mean).mul_(255).view(3, 1, 1))
         self.register_buffer("scale", torch.tensor(preprocessing.std).mul_(255).view(3, 1, 1))

@@ -7,11 +7,10 @@ from typing import Any, get_args
 
 from torch import nn
 
+from model.backbones.spec import BackboneSpec
 from model.losses import LossWeights
 from model.network import PolarityNetwork
 from model.precision import Precision
-
-LAST_STAGE = 4  # layer1 to layer4 after the stem, conv1 and bn1
 
 
 @dataclass(frozen=True)
@@ -91,22 +90,26 @@ def recipe(*, pretrained: bool) -> TrainingConfig:
 
 
 def parameter_groups(network: PolarityNetwork, config: TrainingConfig) -> list[dict[str, Any]]:
-    """For AdamW: each stage and the head, which comes last, at its rate; vectors and scalars without decay."""
+    """For AdamW: each stage and the head, which comes last, at its rate; vectors and scalars without decay.
+
+    Raises:
+        ValueError: the backbone has a parameter that none of its stages names.
+    """
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
-        groups.setdefault((highest_rate(name, config), parameter.ndim > 1), []).append(parameter)
+        rate = highest_rate(name, network.backbone_spec, config)
+        groups.setdefault((rate, parameter.ndim > 1), []).append(parameter)
     return [
         {"params": parameters, "highest_rate": rate, "weight_decay": config.weight_decay if decays else 0.0}
         for (rate, decays), parameters in groups.items()
     ]
 
 
-def highest_rate(name: str, config: TrainingConfig) -> float:
-    """Of the parameter with this name: the backbone's fall by `layer_decay` a stage, from layer4 to the stem."""
+def highest_rate(name: str, spec: BackboneSpec, config: TrainingConfig) -> float:
+    """Of the parameter with this name: the backbone's fall by `layer_decay` a stage, from the last to the first."""
     if not name.startswith("backbone."):
         return config.head_rate
-    stage = name.split(".")[1].removeprefix("layer")
-    below = LAST_STAGE - (int(stage) if stage.isdigit() else 0)
+    below = len(spec.stages) - 1 - spec.stage_of(name.removeprefix("backbone."))
     return config.backbone_rate * float(config.layer_decay**below)
 
 

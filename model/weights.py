@@ -9,9 +9,8 @@ import safetensors
 import safetensors.torch
 from torch import Tensor, nn
 
-from model.backbones.resnet import BackboneName
+from model.backbones.spec import BackboneSpec
 from model.errors import ModelError, WeightsMismatch
-from model.network import PolarityNetwork
 
 NAMED_IN_ERRORS = 3
 
@@ -22,7 +21,7 @@ def dump_weights(network: nn.Module) -> bytes:
     return bytes(safetensors.torch.save(state))
 
 
-def load_weights(network: PolarityNetwork, data: bytes) -> None:
+def load_weights(network: nn.Module, data: bytes) -> None:
     """Puts back what `dump_weights` wrote; all of it or nothing.
 
     Raises:
@@ -31,41 +30,34 @@ def load_weights(network: PolarityNetwork, data: bytes) -> None:
     _load(network, _parse(data))
 
 
-def load_backbone(network: PolarityNetwork, data: bytes | Mapping[str, Tensor]) -> None:
-    """Puts a torchvision ResNet into `network.backbone`; its classifier (`fc.*`) is left out.
+def load_backbone(extractor: nn.Module, data: bytes | Mapping[str, Tensor], spec: BackboneSpec) -> None:
+    """Puts published weights into what `spec` builds, without their classifier; all of it or nothing.
 
     Raises:
         WeightsMismatch: the data is damaged, or a name or shape is not the backbone's.
     """
     state = _parse(data) if isinstance(data, bytes) else data
-    _load(network.backbone, {name: t for name, t in state.items() if not name.startswith("fc.")})
+    own = {name.removeprefix(spec.prefix): t for name, t in state.items() if not name.startswith(spec.classifier)}
+    _load(extractor, own)
 
 
-def imagenet_backbone(name: BackboneName) -> dict[str, Tensor]:
-    """torchvision's ImageNet weights, downloaded once into torch's cache; for `load_backbone`.
-
-    The first set (IMAGENET1K_V1) and not the second: V2 was trained with label smoothing and mixed
-    pictures, which raise ImageNet accuracy but make frozen features transfer less well (Kornblith and
-    others, NeurIPS 2021), and similarity search starts from frozen features.
+def imagenet_weights(spec: BackboneSpec) -> Mapping[str, Tensor]:
+    """The backbone's ImageNet weights, downloaded once into a cache; for `load_backbone`.
 
     Raises:
-        ModelError: the download failed; the message says what to do instead.
+        ModelError: there are none, or the download failed; the message says what to do instead.
     """
-    from torchvision.models import get_weight
-
-    weight = f"{name.replace('resnet', 'ResNet')}_Weights.IMAGENET1K_V1"
+    if spec.imagenet is None:
+        raise ModelError(
+            f"{spec.name} has no ImageNet weights: pass a safetensors file, or start with --weights random"
+        )
     try:
-        state: dict[str, Tensor] = get_weight(weight).get_state_dict(progress=False, check_hash=True, weights_only=True)
+        return spec.imagenet.fetch()
     except (OSError, RuntimeError, ValueError) as error:
-        raise ModelError(_no_download(name, weight, error)) from error
-    return state
-
-
-def _no_download(name: BackboneName, weight: str, error: Exception) -> str:
-    return (
-        f"could not download {weight} ({error}): fetch it where there is internet and pass --weights "
-        f"{name}.safetensors (docs/model.md tells how), or start with --weights random"
-    )
+        raise ModelError(
+            f"could not download {spec.imagenet.source} ({error}): fetch it where there is internet and pass --weights "
+            f"{spec.name}.safetensors (docs/model.md tells how), or start with --weights random"
+        ) from error
 
 
 def _parse(data: bytes) -> dict[str, Tensor]:
@@ -84,12 +76,12 @@ def _load(module: nn.Module, state: Mapping[str, Tensor]) -> None:
         for name in own.keys() & state.keys()
         if own[name].shape != state[name].shape
     ]
-    found = {
+    differences = {
         "missing": own.keys() - state.keys(),
         "unexpected": state.keys() - own.keys(),
         "of another shape": shapes,
     }
-    problems = [f"{len(names)} {kind}: {_first(names)}" for kind, names in found.items() if names]
+    problems = [f"{len(names)} {kind}: {_first(names)}" for kind, names in differences.items() if names]
     if problems:
         raise WeightsMismatch(f"expected {len(own)} tensors of this network, found " + "; ".join(problems))
     module.load_state_dict(dict(state))

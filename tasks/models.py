@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version as package_version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from lake.catalogue import write_catalogue
@@ -16,6 +16,7 @@ from lake.lake import Lake, open_lake
 from lake.log import Entry
 from lake.store import open_store
 from lake.versions import Draft
+from model.backbones.names import DEFAULT
 
 if TYPE_CHECKING:
     from model.network import NetworkConfig, PolarityNetwork
@@ -204,20 +205,19 @@ def new_network(choice: ModelChoice) -> tuple[PolarityNetwork, Preprocessing]:
     """A network with the chosen start; its head is random, seeded."""
     import torch
 
-    from model.backbones.resnet import BackboneName
     from model.network import NetworkConfig, PolarityNetwork
-    from model.preprocessing import Preprocessing
-    from model.weights import imagenet_backbone, load_backbone
+    from model.weights import imagenet_weights, load_backbone
 
-    name = cast(BackboneName, choice.backbone or "resnet101")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(choice.seed)
-        network = PolarityNetwork(NetworkConfig(backbone=name))
+        network = PolarityNetwork(NetworkConfig(backbone=choice.backbone or DEFAULT))
+    spec = network.backbone_spec
     if choice.start == "imagenet":
-        load_backbone(network, imagenet_backbone(name))
+        load_backbone(network.backbone, imagenet_weights(spec), spec)
     elif choice.start != "random":
-        load_backbone(network, read_object(choice.start))
-    return network, Preprocessing(image_size=choice.image_size or 224)
+        load_backbone(network.backbone, read_object(choice.start), spec)
+    side = choice.image_size or spec.preprocessing.image_size
+    return network, replace(spec.preprocessing, image_size=side)
 
 
 def read_object(uri: str) -> bytes:

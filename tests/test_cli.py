@@ -19,7 +19,7 @@ import torch
 
 from lake.lake import open_lake
 from lake.store import open_store
-from model.backbones.resnet import resnet
+from model.backbones.registry import BACKBONES
 from tests import small_lake
 from tests.small_lake import SmallLake, build
 from tests.vector_lake import VectorLake
@@ -508,7 +508,7 @@ def test_a_first_model_and_a_rollback_print_json_too(run: Run, tmp_path: Path) -
 
 def test_a_first_model_starts_from_the_weights_that_the_settings_name(run: Run, tmp_path: Path) -> None:
     torch.manual_seed(5)
-    theirs = resnet("resnet18").state_dict()
+    theirs = BACKBONES["resnet18"].build().state_dict()
     (tmp_path / "backbone.safetensors").write_bytes(safetensors.torch.save(theirs))
     lake = str(tmp_path / "lake")
     command = ("init-model", "--backbone", "resnet18", "--image-size", "64", "--lake", lake, "--json")

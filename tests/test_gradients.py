@@ -5,21 +5,26 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from model.backbones.registry import BACKBONES
+from model.backbones.spec import BackboneSpec
 from model.losses import LossWeights, polarity_loss
-from model.network import EmotionFeatureFusion, NetworkConfig, PolarityIntensityPerception, PolarityNetwork
+from model.network import NetworkConfig, PolarityNetwork
 
 LABELS = torch.tensor([0, 1, 1])
 SAMPLE_WEIGHTS = torch.tensor([1.0, 0.5, 2.0], dtype=torch.float64)
 
 
+@pytest.fixture(autouse=True)
+def one_convolution(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A backbone of 6 channels and 3×3 positions."""
+    spec = BackboneSpec("one-convolution", lambda: nn.Conv2d(3, 6, kernel_size=1, stride=12), 6, stages=(("",),))
+    monkeypatch.setitem(BACKBONES, spec.name, spec)
+
+
 def small_head() -> PolarityNetwork:
-    """The whole network over one convolution of 6 channels and 3×3 positions, its attention switched on."""
+    """The whole network over one convolution, its attention switched on."""
     torch.manual_seed(0)
-    with torch.device("meta"):
-        network = PolarityNetwork(NetworkConfig(backbone="resnet18", channels=4, reduction=2))
-    network.backbone = nn.Sequential(nn.Conv2d(3, 6, kernel_size=1, stride=12))
-    network.negative, network.positive = (PolarityIntensityPerception(6, 4, 2) for _ in range(2))
-    network.fusion = EmotionFeatureFusion(6)
+    network = PolarityNetwork(NetworkConfig("one-convolution", channels=4, reduction=2))
     for branch in (network.negative, network.positive):
         nn.init.normal_(branch.attention_norm.weight)
     return network.double()

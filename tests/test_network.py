@@ -5,7 +5,6 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-import torchvision
 from torch import Tensor
 from torchvision.models import resnet
 
@@ -59,7 +58,7 @@ def pictures(count: int = 2, side: int = 32, seed: int = 3) -> Tensor:
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnet101"])
 def test_the_backbone_has_torchvisions_names_and_no_classifier(name: str) -> None:
     with torch.device("meta"):
-        network = PolarityNetwork(NetworkConfig(backbone=name))  # type: ignore[arg-type]
+        network = PolarityNetwork(NetworkConfig(backbone=name))
         whole = getattr(resnet, name)(weights=None).state_dict()
     expected = {key: tensor.shape for key, tensor in whole.items() if not key.startswith("fc.")}
     assert {key: tensor.shape for key, tensor in network.backbone.state_dict().items()} == expected
@@ -275,16 +274,6 @@ def test_a_plain_backbone_learns_from_the_class_alone() -> None:
     branches = [*network.negative.parameters(), *network.positive.parameters()]
     assert not any(p.grad.any() for p in branches if p.grad is not None)
     assert network.backbone.conv1.weight.grad.abs().sum() > 0  # type: ignore[union-attr,operator]
-
-
-def test_any_feature_extractor_can_stand_below_the_branches() -> None:
-    torch.manual_seed(10)
-    features = torchvision.models.mobilenet_v3_small(weights=None).features
-    features.out_channels = 576
-    network = PolarityNetwork(NetworkConfig(channels=32, reduction=4), features).eval()
-    output = network(pictures(side=64))
-    assert tuple(output.embedding.shape) == (2, 576)
-    assert tuple(output.attention.shape) == (2, 2, 2, 2)
 
 
 def test_attention_starts_at_the_scale_that_training_chooses(network: PolarityNetwork) -> None:

@@ -9,15 +9,15 @@ import pytest
 import torch
 from torchvision.models import resnet as torchvision_resnet
 
-from model.backbones.resnet import BackboneName, resnet
+from model.backbones.registry import BACKBONES
 
-NAMES: list[BackboneName] = ["resnet18", "resnet50", "resnet101"]
+NAMES = ["resnet18", "resnet50", "resnet101"]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_seed_gives_torchvision_s_first_weights_under_its_names(name: BackboneName) -> None:
+def test_a_seed_gives_torchvision_s_first_weights_under_its_names(name: str) -> None:
     torch.manual_seed(7)
-    ours = resnet(name).state_dict()
+    ours = BACKBONES[name].build().state_dict()
     after = torch.rand(1)
     torch.manual_seed(7)
     theirs = getattr(torchvision_resnet, name)(weights=None).state_dict()
@@ -28,14 +28,14 @@ def test_a_seed_gives_torchvision_s_first_weights_under_its_names(name: Backbone
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("name", NAMES)
-def test_it_computes_what_torchvision_s_computes(name: BackboneName, training: bool) -> None:
+def test_it_computes_what_torchvision_s_computes(name: str, training: bool) -> None:
     torch.manual_seed(0)
-    ours, whole = resnet(name), getattr(torchvision_resnet, name)(weights=None)
+    ours, whole = BACKBONES[name].build(), getattr(torchvision_resnet, name)(weights=None)
     whole.load_state_dict(ours.state_dict(), strict=False)
     theirs = torch.nn.Sequential(*list(whole.children())[:-2])
     pictures = torch.rand(2, 3, 70, 64)
     assert torch.equal(ours.train(training)(pictures), theirs.train(training)(pictures))
-    assert ours.out_channels == whole.fc.in_features
+    assert BACKBONES[name].channels == whole.fc.in_features
     gradients = []
     for network in (ours, theirs):
         network.zero_grad()

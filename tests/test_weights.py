@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 from safetensors.torch import save
 from torchvision.models import resnet
 
+from model.backbones.registry import BACKBONES
 from model.errors import ModelError, WeightsMismatch
 from model.network import NetworkConfig, PolarityNetwork
-from model.weights import dump_weights, imagenet_backbone, load_backbone, load_weights
+from model.weights import dump_weights, imagenet_weights, load_backbone, load_weights
 
+RESNET18 = BACKBONES["resnet18"]
 SMALL = NetworkConfig(backbone="resnet18", channels=16, reduction=4)
 
 
@@ -80,7 +82,7 @@ def test_a_torchvision_resnet_becomes_the_backbone_without_its_classifier(as_byt
     torch.manual_seed(3)
     whole = resnet.resnet18(weights=None)
     receiver = network(1)
-    load_backbone(receiver, save(whole.state_dict()) if as_bytes else whole.state_dict())
+    load_backbone(receiver.backbone, save(whole.state_dict()) if as_bytes else whole.state_dict(), RESNET18)
     for name, tensor in receiver.backbone.state_dict().items():
         assert torch.equal(tensor, whole.state_dict()[name])
 
@@ -89,7 +91,7 @@ def test_another_resnet_is_not_this_backbone() -> None:
     with torch.device("meta"):
         other = resnet.resnet50(weights=None).state_dict()
     with pytest.raises(WeightsMismatch, match=r"unexpected: layer1\.0\.bn3\.bias"):
-        load_backbone(network(1), other)
+        load_backbone(network(1).backbone, other, RESNET18)
 
 
 def test_a_failed_download_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -99,4 +101,4 @@ def test_a_failed_download_says_what_to_do(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr("torch.hub.urlopen", unreachable)
     with pytest.raises(ModelError, match=r"ResNet18_Weights.IMAGENET1K_V1.*(?s:.*)--weights resnet18.safetensors"):
-        imagenet_backbone("resnet18")
+        imagenet_weights(RESNET18)

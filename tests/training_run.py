@@ -20,9 +20,12 @@ from numpy.typing import NDArray
 from torch import nn
 from torchvision.models import resnet
 
+from model.backbones.registry import BACKBONES
+from model.backbones.spec import BackboneSpec
 from model.distributed import Distributed
 from model.examples import fingerprint
-from model.network import EmotionFeatureFusion, NetworkConfig, PolarityIntensityPerception, PolarityNetwork
+from model.folding import fold_batchnorms
+from model.network import NetworkConfig, PolarityNetwork
 from model.preprocessing import Preprocessing
 from model.recipe import TrainingConfig
 from model.training import EpochReport, train
@@ -60,13 +63,10 @@ def bright_or_dark(count: int, seed: int = 0) -> Arrays:
     return Arrays(pixels, labels, np.ones(count, np.float32))
 
 
-def network(seed: int = 0) -> PolarityNetwork:
-    """The polarity network over a ResNet of two blocks, so that a step takes milliseconds."""
-    torch.manual_seed(seed)
-    with torch.device("meta"):
-        small = PolarityNetwork(NetworkConfig(backbone="resnet18", channels=16, reduction=4))
+def two_blocks() -> nn.Sequential:
+    """A ResNet of two blocks, so that a step takes milliseconds."""
     narrower = nn.Sequential(nn.Conv2d(16, 32, 1, stride=2, bias=False), nn.BatchNorm2d(32))
-    small.backbone = nn.Sequential(
+    return nn.Sequential(
         OrderedDict(
             conv1=nn.Conv2d(3, 16, 7, stride=4, padding=3, bias=False),
             bn1=nn.BatchNorm2d(16),
@@ -75,10 +75,18 @@ def network(seed: int = 0) -> PolarityNetwork:
             layer4=resnet.BasicBlock(16, 32, stride=2, downsample=narrower),
         )
     )
-    small.embedding_size = 32
-    small.negative, small.positive = (PolarityIntensityPerception(32, 16, 4) for _ in range(2))
-    small.fusion = EmotionFeatureFusion(32)
-    return small
+
+
+TWO_BLOCKS = BackboneSpec(
+    "two-blocks", two_blocks, channels=32, stages=(("conv1.", "bn1.", "layer1."), ("layer4.",)), fold=fold_batchnorms
+)
+
+
+def network(seed: int = 0) -> PolarityNetwork:
+    """The polarity network over two blocks."""
+    BACKBONES[TWO_BLOCKS.name] = TWO_BLOCKS
+    torch.manual_seed(seed)
+    return PolarityNetwork(NetworkConfig(TWO_BLOCKS.name, channels=16, reduction=4))
 
 
 @dataclass(frozen=True)

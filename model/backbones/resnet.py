@@ -7,14 +7,29 @@ Deep Residual Learning for Image Recognition, He and others, CVPR 2016; the stri
 """
 
 from collections import OrderedDict
-from typing import Literal
+from collections.abc import Mapping
+from functools import partial
 
 from torch import Tensor, nn
 
-BackboneName = Literal["resnet18", "resnet50", "resnet101"]
+from model.backbones.names import BackboneName
+from model.backbones.spec import BackboneSpec, ImageNetWeights
+from model.folding import fold_batchnorms
+
+Depths = tuple[int, int, int, int]
 
 WIDTHS = (64, 128, 256, 512)  # of the four stages' 3×3 convolutions
 CLASSES = 1000
+
+
+def _convolution(channels: int, out: int, size: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(channels, out, size, stride, padding=size // 2, bias=False)
+
+
+def _shortcut(channels: int, out: int, stride: int) -> nn.Sequential | None:
+    if stride == 1 and channels == out:
+        return None
+    return nn.Sequential(_convolution(channels, out, 1, stride), nn.BatchNorm2d(out))
 
 
 class BasicBlock(nn.Module):
@@ -68,16 +83,8 @@ class Bottleneck(nn.Module):
         return out
 
 
-_BLOCKS: dict[BackboneName, tuple[type[BasicBlock | Bottleneck], tuple[int, int, int, int]]] = {
-    "resnet18": (BasicBlock, (2, 2, 2, 2)),
-    "resnet50": (Bottleneck, (3, 4, 6, 3)),
-    "resnet101": (Bottleneck, (3, 4, 23, 3)),
-}
-
-
-def resnet(name: BackboneName) -> nn.Sequential:
-    """Fully convolutional: B×3×H×W → B×C×H/32×W/32, C in `out_channels`."""
-    block, depths = _BLOCKS[name]
+def resnet(block: type[BasicBlock | Bottleneck], depths: Depths) -> nn.Sequential:
+    """Four stages of so many blocks, fully convolutional: B×3×H×W → B×8·64·expansion×H/32×W/32."""
     parts: OrderedDict[str, nn.Module] = OrderedDict(
         conv1=nn.Conv2d(3, WIDTHS[0], kernel_size=7, stride=2, padding=3, bias=False),
         bn1=nn.BatchNorm2d(WIDTHS[0]),
@@ -97,15 +104,40 @@ def resnet(name: BackboneName) -> nn.Sequential:
     for module in features.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-    features.out_channels = channels  # type: ignore[assignment]
     return features
 
 
-def _convolution(channels: int, out: int, size: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(channels, out, size, stride, padding=size // 2, bias=False)
+def _imagenet(name: BackboneName) -> ImageNetWeights:
+    """torchvision's first set (IMAGENET1K_V1) and not the second.
+
+    V2 was trained with label smoothing and mixed pictures, which raise ImageNet accuracy but make frozen features
+    transfer less well (Kornblith and others, NeurIPS 2021), and similarity search starts from frozen features.
+    """
+    source = f"{name.replace('resnet', 'ResNet')}_Weights.IMAGENET1K_V1"
+
+    def fetch() -> Mapping[str, Tensor]:
+        from torchvision.models import get_weight
+
+        state: dict[str, Tensor] = get_weight(source).get_state_dict(progress=False, check_hash=True, weights_only=True)
+        return state
+
+    return ImageNetWeights(source, fetch)
 
 
-def _shortcut(channels: int, out: int, stride: int) -> nn.Sequential | None:
-    if stride == 1 and channels == out:
-        return None
-    return nn.Sequential(_convolution(channels, out, 1, stride), nn.BatchNorm2d(out))
+def _spec(name: BackboneName, block: type[BasicBlock | Bottleneck], depths: Depths) -> BackboneSpec:
+    return BackboneSpec(
+        name=name,
+        build=partial(resnet, block, depths),
+        channels=WIDTHS[-1] * block.expansion,
+        stages=(("conv1.", "bn1."), ("layer1.",), ("layer2.",), ("layer3.",), ("layer4.",)),
+        imagenet=_imagenet(name),
+        classifier="fc.",
+        fold=fold_batchnorms,
+    )
+
+
+RESNETS = (
+    _spec("resnet18", BasicBlock, (2, 2, 2, 2)),
+    _spec("resnet50", Bottleneck, (3, 4, 6, 3)),
+    _spec("resnet101", Bottleneck, (3, 4, 23, 3)),
+)

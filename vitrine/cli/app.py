@@ -22,6 +22,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, cast
 
 import typer
 
+from model.backbones.names import DEFAULT as DEFAULT_BACKBONE
+from model.backbones.names import BackboneName
+
 if TYPE_CHECKING:
     from datetime import timedelta
 
@@ -44,14 +47,6 @@ class Kind(StrEnum):
 
     models = "models"
     indexes = "indexes"
-
-
-class Backbone(StrEnum):
-    """The feature extractors that the network can stand on."""
-
-    resnet18 = "resnet18"
-    resnet50 = "resnet50"
-    resnet101 = "resnet101"
 
 
 class Precision(StrEnum):
@@ -279,7 +274,7 @@ def init_model(
             show_default="imagenet",
         ),
     ] = None,
-    backbone: Annotated[Backbone, typer.Option(help="The feature extractor.")] = Backbone.resnet101,
+    backbone: Annotated[BackboneName, typer.Option(help="The feature extractor.")] = DEFAULT_BACKBONE,
     image_size: Annotated[int, typer.Option(min=64, max=448, help="Side of the network's input, pixels.")] = 224,
     seed: Annotated[int, typer.Option(help="Of the random weights.")] = 0,
     lake: LakeOption = None,
@@ -291,7 +286,7 @@ def init_model(
     from vitrine.cli.summaries import print_initial_model
 
     settings = read_settings()
-    choice = ModelChoice(backbone.value, image_size, weights, seed, settings.weights)
+    choice = ModelChoice(backbone, image_size, weights, seed, settings.weights)
     version = init_model(lake or settings.lake, choice)
     _print(as_json, {"model_version": version, "trained": False, "weights": choice.start}, print_initial_model)
 
@@ -304,7 +299,7 @@ def retrain(
             help="CSV or Parquet: image_key, label, product_id, weight, category. [VITRINE_LABELS]", show_default=False
         ),
     ] = None,
-    backbone: Annotated[Backbone | None, typer.Option(help="The current model's by default.")] = None,
+    backbone: Annotated[BackboneName | None, typer.Option(help="The current model's by default.")] = None,
     image_size: Annotated[int | None, typer.Option(min=64, max=448, help="The current model's by default.")] = None,
     weights: Annotated[
         str | None,

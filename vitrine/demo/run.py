@@ -16,6 +16,7 @@ from flows.parameters import IngestParameters, NightlyParameters, RetrainParamet
 from flows.settings import read_settings
 from lake import catalogue
 from lake.lake import open_lake
+from model.backbones.names import SMALLEST
 from tasks import progress
 from tasks.night import NightSummary
 from tasks.retrain.stage import RetrainSummary
@@ -56,7 +57,7 @@ def run_demo(directory: Path, *, products: int, epochs: int, seed: int) -> Demo:
         RetrainParameters(
             lake=lake,
             labels=str(labels),
-            backbone="resnet18",
+            backbone=SMALLEST,
             image_size=IMAGE_SIZE,
             weights="random",
             epochs=epochs,

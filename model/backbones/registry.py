@@ -1,0 +1,6 @@
+"""The backbones that a network's configuration may name. An entry that a program adds is one of them."""
+
+from model.backbones.resnet import RESNETS
+from model.backbones.spec import BackboneSpec
+
+BACKBONES: dict[str, BackboneSpec] = {spec.name: spec for spec in RESNETS}
