@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from model.pictures import decoding as images
+from model.pictures.colour import Pixels
+from model.pictures.decode import encode_jpeg, shrunk
 from tasks.pictures import JPEG_QUALITY, SHORT_SIDE, read_picture
 
 Way = Callable[[bytes], object]
@@ -36,7 +37,7 @@ def pillow(data: bytes) -> bytes:
 def pillow_and_torch(data: bytes) -> bytes:
     """Pillow's JPEG codec, torch's resize."""
     pixels = np.array(_loaded(data))
-    return _encoded(images.shrunk(pixels, *_target(pixels.shape[1], pixels.shape[0]), None))
+    return _encoded(shrunk(pixels, *_target(pixels.shape[1], pixels.shape[0]), None))
 
 
 def ours(data: bytes) -> bytes:
@@ -91,8 +92,8 @@ def _saved(image: Image.Image) -> bytes:
     return file.getvalue()
 
 
-def _encoded(pixels: images.Pixels) -> bytes:
-    return images.encode_jpeg(pixels, quality=JPEG_QUALITY)
+def _encoded(pixels: Pixels) -> bytes:
+    return encode_jpeg(pixels, quality=JPEG_QUALITY)
 
 
 def enlarged(data: bytes, side: int = 1000) -> bytes:

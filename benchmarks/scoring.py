@@ -45,7 +45,7 @@ from lake.schemas import SCORES
 from lake.store import open_store
 from lake.tables import Table
 from model.network import NetworkConfig, PolarityNetwork
-from model.pictures.decoding import decode, encode_jpeg
+from model.pictures.decode import decode, encode_jpeg
 from model.predict import Predictions, Predictor, choose_device
 from model.preprocessing import Preprocessing
 from model.weights import dump_weights, load_weights

@@ -8,10 +8,6 @@ import torch
 from numpy.typing import NDArray
 
 from model.predict import Predictor
-from model.preprocessing import Preprocessing
-
-RelativeBox = tuple[float, float, float, float]
-"""Left, top, right, bottom as shares of the picture's width and height."""
 
 
 @torch.inference_mode()
@@ -44,12 +40,3 @@ def peak(attention: NDArray[np.floating]) -> tuple[float, float]:
     row, column = np.unravel_index(int(attention.argmax()), attention.shape)
     height, width = attention.shape
     return (float(row) + 0.5) / height, (float(column) + 0.5) / width
-
-
-def seen_box(preprocessing: Preprocessing, width: int, height: int) -> RelativeBox:
-    """The part of a width×height picture that the network sees, and its maps cover."""
-    if preprocessing.crop_mode == "squash":
-        return 0.0, 0.0, 1.0, 1.0
-    side = min(width, height)
-    left, top = (1 - side / width) / 2, (1 - side / height) / 2
-    return left, top, 1 - left, 1 - top

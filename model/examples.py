@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.errors import LabelsUnusable, Undecodable
-from model.pictures.decoding import decode
+from model.pictures.decode import decode
 from model.preprocessing import Preprocessing
 
 CACHE_BYTES = 2 << 30

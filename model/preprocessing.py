@@ -14,7 +14,6 @@ if TYPE_CHECKING:  # workers that only decode need no torch
     from torch import Tensor
 
 Interpolation = Literal["bicubic", "bilinear"]
-CropMode = Literal["squash", "center"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -22,17 +21,17 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Size, crop and normalisation; a network is only itself with the ones it was trained with."""
+    """Size, interpolation and normalisation; a network is only itself with the ones it was trained with.
+
+    The whole picture is brought to a square, whatever its sides: the edge of a product, or the damage there, stays in
+    view.
+    """
 
     image_size: int = 224
     mean: tuple[float, float, float] = IMAGENET_MEAN
     """Of red, green, blue on a scale of 0 to 1."""
     std: tuple[float, float, float] = IMAGENET_STD
     interpolation: Interpolation = "bicubic"
-    crop_mode: CropMode = "squash"
-    """`squash` brings the whole picture to a square, whatever its sides: the edge of a product, or the
-    damage there, stays in view. `center` keeps proportions and cuts off what lies outside the largest
-    centred square."""
 
     def __post_init__(self) -> None:
         if self.image_size < 32:
@@ -41,8 +40,6 @@ class Preprocessing:
             raise ValueError(f"expected three means and three stds above 0, found {self.mean}, {self.std}")
         if self.interpolation not in get_args(Interpolation):
             raise ValueError(f"interpolation: expected {get_args(Interpolation)}, found {self.interpolation}")
-        if self.crop_mode not in get_args(CropMode):
-            raise ValueError(f"crop_mode: expected {get_args(CropMode)}, found {self.crop_mode}")
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values, for a manifest."""
@@ -70,10 +67,9 @@ class Preprocessing:
         from torch import from_numpy, inference_mode
         from torch.nn.functional import interpolate
 
-        seen = rgb[self.window(*rgb.shape[:2])]
         with inference_mode():
             # torch warns about arrays it may not write to, such as views of bytes.
-            whole = from_numpy(seen if seen.flags.writeable else seen.copy())
+            whole = from_numpy(rgb if rgb.flags.writeable else rgb.copy())
             batch = whole.permute(2, 0, 1).unsqueeze(0)
             size = (self.image_size, self.image_size)
             return interpolate(batch, size, mode=self.interpolation, antialias=True).squeeze(0)
@@ -84,11 +80,3 @@ class Preprocessing:
         scale = pixels.new_tensor(self.std).mul_(255).view(3, 1, 1)
         shift = pixels.new_tensor(self.mean).mul_(255).view(3, 1, 1)
         return (pixels - shift).div_(scale)
-
-    def window(self, height: int, width: int) -> tuple[slice, slice]:
-        """The rows and columns of a picture that are used."""
-        if self.crop_mode == "squash":
-            return slice(0, height), slice(0, width)
-        side = min(height, width)
-        top, left = (height - side) // 2, (width - side) // 2
-        return slice(top, top + side), slice(left, left + side)

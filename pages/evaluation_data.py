@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from model.evaluation import POSITIVE_FROM
 from model.gate import Check, Decision
 from pages.measures import Measured
-from pages.overlays import RelativeBox
 
 
 @dataclass(frozen=True)
@@ -45,8 +44,6 @@ class WrongPicture:
     """h×w: N_m."""
     attention_positive: NDArray[np.floating]
     """h×w: N_t."""
-    seen: RelativeBox = (0.0, 0.0, 1.0, 1.0)
-    """Left, top, right, bottom of what the maps cover, in shares of the picture's sides."""
 
 
 @dataclass(frozen=True)

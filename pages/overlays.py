@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-RelativeBox = tuple[float, float, float, float]
 Ramp = tuple[tuple[int, int, int], ...]
 
 SHORT_SIDE = 200  # pixels: sharp at the size of a phone's thumbnail, about 10 KB
@@ -34,18 +33,15 @@ def thumbnail(jpeg: bytes) -> Image.Image:
     return picture.resize(size, Image.Resampling.LANCZOS)
 
 
-def lay_over(
-    picture: Image.Image, attention: NDArray[np.floating], ramp: Ramp, *, seen: RelativeBox = (0, 0, 1, 1)
-) -> Image.Image:
+def lay_over(picture: Image.Image, attention: NDArray[np.floating], ramp: Ramp) -> Image.Image:
     """The picture in dim grey under the heat of its h×w map, whose lowest cell is cold and highest hot.
 
     Args:
         picture: RGB.
         attention: h×w; one that is the same everywhere, or not finite, lays no heat.
         ramp: the heat's colours from cold to hot.
-        seen: left, top, right, bottom of the part of the picture that the map covers, in shares.
     """
-    heat = _spread(attention, picture.size, seen)
+    heat = _spread(attention, picture.size)
     grey = np.asarray(picture.convert("L"), np.float32)[:, :, None] * PICTURE_SHARE
     steps = np.linspace(0, 1, len(ramp))
     colours = np.stack([np.interp(heat**STEEPNESS, steps, channel) for channel in zip(*ramp, strict=True)], axis=-1)
@@ -61,17 +57,11 @@ def encode_jpeg(picture: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _spread(attention: NDArray[np.floating], size: tuple[int, int], seen: RelativeBox) -> NDArray[np.float32]:
-    """The map on the picture's pixels, from 0 to 1; 0 where the network saw nothing."""
-    heat = np.zeros((size[1], size[0]), np.float32)
+def _spread(attention: NDArray[np.floating], size: tuple[int, int]) -> NDArray[np.float32]:
+    """The map on the picture's pixels, from 0 to 1."""
     low, high = float(attention.min()), float(attention.max())
     if not np.isfinite([low, high]).all() or low == high:
-        return heat
-    (left, right), (top, bottom) = (
-        (round(seen[first] * side), max(round(seen[first] * side) + 1, round(seen[first + 2] * side)))
-        for first, side in enumerate(size)
-    )
+        return np.zeros((size[1], size[0]), np.float32)
     cells = Image.fromarray(((attention - low) / (high - low)).astype(np.float32))
-    spread = cells.resize((right - left, bottom - top), Image.Resampling.BILINEAR)
-    heat[top:bottom, left:right] = np.clip(np.asarray(spread), 0, 1)[: size[1] - top, : size[0] - left]
+    heat: NDArray[np.float32] = np.clip(np.asarray(cells.resize(size, Image.Resampling.BILINEAR)), 0, 1)
     return heat

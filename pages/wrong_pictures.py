@@ -48,7 +48,7 @@ def _images(wrong: WrongPicture) -> list[tuple[str, str, str]]:
     )
     for name, attention, ramp in maps:
         low, high = float(np.min(attention)), float(np.max(attention))
-        overlay = jpeg_uri(encode_jpeg(lay_over(picture, attention, ramp, seen=wrong.seen)))
+        overlay = jpeg_uri(encode_jpeg(lay_over(picture, attention, ramp)))
         span = f"{signed(low, '.3g')} to {signed(high, '.3g')}" + (", almost flat" if high - low < FLAT else "")
         alt = f"Where the {name} branch looks, {attention.shape[0]}×{attention.shape[1]} cells, from {span}."
         shown.append((f"{name} {span}", overlay, alt))

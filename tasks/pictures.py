@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from model.pictures.decoding import decode, encode_jpeg
+from model.pictures.decode import decode, encode_jpeg
 from tasks.models import predictor
 
 if TYPE_CHECKING:

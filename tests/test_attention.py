@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from model.attention import attention_maps, peak, seen_box
+from model.attention import attention_maps, peak
 from model.network import NetworkConfig, PolarityNetwork
 from model.predict import Predictor
 from model.preprocessing import Preprocessing
@@ -79,11 +79,3 @@ def test_a_flat_or_broken_map_has_no_peak() -> None:
     broken[1, 1] = np.nan
     for attention in (np.zeros((4, 4)), np.ones((1, 1)), broken):
         assert all(map(math.isnan, peak(attention)))
-
-
-def test_what_the_network_sees_of_a_picture() -> None:
-    assert seen_box(PREPROCESSING, 300, 100) == (0, 0, 1, 1)
-    centred = Preprocessing(image_size=64, crop_mode="center")
-    assert seen_box(centred, 400, 100) == pytest.approx((0.375, 0, 0.625, 1))
-    assert seen_box(centred, 100, 200) == pytest.approx((0, 0.25, 1, 0.75))
-    assert seen_box(centred, 100, 100) == (0, 0, 1, 1)

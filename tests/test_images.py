@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from model.errors import Undecodable
-from model.pictures.decoding import MAX_PIXELS, PICTURE_SUFFIXES, Picture, decode, encode_jpeg
+from model.pictures.damage import MAX_PIXELS
+from model.pictures.decode import Picture, decode, encode_jpeg
+from model.pictures.formats import PICTURE_SUFFIXES
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -617,5 +619,5 @@ def test_others_still_get_their_own_warnings() -> None:
 
 def test_suffixes_are_lower_case_and_importing_stays_light() -> None:
     assert all(suffix == suffix.lower() and suffix.startswith(".") for suffix in PICTURE_SUFFIXES)
-    code = "import sys, model.pictures.decoding; assert 'torch' not in sys.modules"
+    code = "import sys, model.pictures.decode; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[1])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from model.pictures.decoding import decode, encode_jpeg
+from model.pictures.decode import decode, encode_jpeg
 from model.pictures.hashing import (
     BITS_BYTES,
     HASH_BYTES,

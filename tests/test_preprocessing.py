@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from model.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 
-SQUASH = Preprocessing(image_size=32)
-CENTER = Preprocessing(image_size=32, crop_mode="center")
+SMALL = Preprocessing(image_size=32)
 
 
 def gradient(height: int, width: int) -> np.ndarray:
@@ -25,7 +24,7 @@ def gradient(height: int, width: int) -> np.ndarray:
     height=st.integers(1, 200),
     width=st.integers(1, 200),
     level=st.integers(0, 255),
-    preprocessing=st.sampled_from([SQUASH, CENTER, Preprocessing(image_size=48, interpolation="bilinear")]),
+    preprocessing=st.sampled_from([SMALL, Preprocessing(image_size=48, interpolation="bilinear")]),
 )
 def test_a_plain_picture_of_any_size_stays_plain(
     height: int, width: int, level: int, preprocessing: Preprocessing
@@ -37,28 +36,22 @@ def test_a_plain_picture_of_any_size_stays_plain(
 
 
 def test_channels_come_first_and_axes_keep_their_directions() -> None:
-    red, green, blue = SQUASH.resize(gradient(100, 60)).astype(int)
+    red, green, blue = SMALL.resize(gradient(100, 60)).astype(int)
     assert (np.diff(red, axis=1) >= 0).all() and red[0, -1] - red[0, 0] > 230
     assert (np.diff(green, axis=0) >= 0).all() and green[-1, 0] - green[0, 0] > 230
     assert (blue == 128).all()
 
 
-def test_squash_keeps_what_stands_at_the_edge_and_center_cuts_it_off() -> None:
+def test_what_stands_at_the_edge_stays_in_view() -> None:
     rgb = np.full((64, 192, 3), 255, np.uint8)
     rgb[:, :24] = 0  # damage at the left edge
-    assert SQUASH.resize(rgb).min() == 0
-    assert CENTER.resize(rgb).min() == 255
-
-
-def test_center_is_the_middle_square_resized() -> None:
-    rgb = gradient(60, 160)
-    np.testing.assert_array_equal(CENTER.resize(rgb), SQUASH.resize(np.ascontiguousarray(rgb[:, 50:110])))
+    assert SMALL.resize(rgb).min() == 0
 
 
 def test_shrinking_averages_rather_than_skips() -> None:
     checkers = np.zeros((512, 512, 3), np.uint8)
     checkers[::2, ::2] = checkers[1::2, 1::2] = 255
-    resized = SQUASH.resize(checkers).astype(int)
+    resized = SMALL.resize(checkers).astype(int)
     assert abs(resized - 127.5).max() < 3
 
 
@@ -67,22 +60,22 @@ def test_normalising_is_the_textbook_formula() -> None:
     mean, std = (np.array(v)[:, None, None] for v in (IMAGENET_MEAN, IMAGENET_STD))
     expected = (batch / 255 - mean) / std
     tensor = torch.from_numpy(batch)
-    found = SQUASH.normalise(tensor)
+    found = SMALL.normalise(tensor)
     assert found.dtype == torch.float32
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(SQUASH.normalise(tensor.float()).numpy(), found.numpy())
+    np.testing.assert_allclose(SMALL.normalise(tensor.float()).numpy(), found.numpy())
 
 
 def test_normalising_leaves_its_input_alone() -> None:
     batch = torch.full((1, 3, 32, 32), 7.0)
-    SQUASH.normalise(batch)
+    SMALL.normalise(batch)
     assert bool((batch == 7).all())
 
 
 def test_settings_survive_their_dict_and_json() -> None:
     import json
 
-    chosen = Preprocessing(64, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "bilinear", "center")
+    chosen = Preprocessing(64, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "bilinear")
     assert Preprocessing.from_dict(json.loads(json.dumps(chosen.to_dict()))) == chosen
 
 
@@ -93,7 +86,7 @@ def test_an_unknown_key_is_an_error() -> None:
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("image_size", 31), ("interpolation", "nearest"), ("crop_mode", "pad"), ("std", [0, 1, 1])],
+    [("image_size", 31), ("interpolation", "nearest"), ("std", [0, 1, 1])],
 )
 def test_a_setting_that_makes_no_sense_is_an_error(key: str, value: object) -> None:
     with pytest.raises(ValueError, match="expected"):

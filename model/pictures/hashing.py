@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from model.pictures.decoding import decode
+from model.pictures.decode import decode
 from model.split import position
 
 MOST_BITS = 6

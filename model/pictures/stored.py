@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from model.pictures.decoding import decode
+from model.pictures.decode import decode
 from model.preprocessing import Preprocessing
 
 
@@ -60,9 +60,8 @@ def prepare_on_gpu(jpegs: Sequence[bytes], preprocessing: Preprocessing, device:
     batch = torch.empty(len(jpegs), 3, side, side, dtype=torch.uint8, device=device)
     with torch.inference_mode():
         for row, picture in zip(batch, decode_jpeg(encoded, mode=ImageReadMode.RGB, device=device), strict=True):
-            rows, columns = preprocessing.window(*picture.shape[1:])
-            seen = picture[:, rows, columns].unsqueeze(0).float()
-            small = interpolate(seen, (side, side), mode=preprocessing.interpolation, antialias=True)
+            whole = picture.unsqueeze(0).float()
+            small = interpolate(whole, (side, side), mode=preprocessing.interpolation, antialias=True)
             row.copy_(small.squeeze(0).round_().clamp_(0, 255))
     return batch
 

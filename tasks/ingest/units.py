@@ -33,7 +33,8 @@ from lake.schemas import IMAGES, UTC_TIME
 from lake.store import Store, open_store
 from lake.tables import Part
 from model.errors import Undecodable
-from model.pictures.decoding import PICTURE_SUFFIXES, get_ready
+from model.pictures.decode import get_ready
+from model.pictures.formats import PICTURE_SUFFIXES
 from tasks import progress
 from tasks.errors import CountsDisagree, SourceError
 from tasks.ingest.pipeline import Lanes, Pipeline

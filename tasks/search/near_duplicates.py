@@ -17,7 +17,7 @@ import pyarrow as pa
 from index.duplicates import NearDuplicates, groups_of, near_duplicates
 from lake import catalogue
 from lake.lake import Lake
-from model.pictures.decoding import decode
+from model.pictures.decode import decode
 from model.pictures.hashing import HASH_BYTES, join_groups, perceptual_hash
 from tasks.search.reader import OpenIndex, Reader
 

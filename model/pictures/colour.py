@@ -1,0 +1,109 @@
+"""A decoded image's colours as eight-bit sRGB on white: bit depths, transparency, ink, colour profiles."""
+
+import io
+import logging
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageChops, ImageCms
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+
+logger = logging.getLogger(__name__)
+
+Pixels = npt.NDArray[np.uint8]
+
+_GREY = {"1", "L", "LA", "La"}
+_SIXTEEN_TO_EIGHT = np.rint(np.arange(65536) / 257).astype(np.uint8)
+
+
+def flattened(image: ImageFile, data: bytes) -> Image.Image | Pixels:
+    """Decodes the pixels and lays them on white: RGB pixels, or an image in L, CMYK or LAB."""
+    image.load()
+    return _on_white(_eight_bit(image, data))
+
+
+def to_srgb(flat: Image.Image | Pixels, icc: bytes | None) -> Pixels:
+    """H×W×3 in sRGB, of what `flattened` gave and the profile that came with it."""
+    mode = "RGB" if isinstance(flat, np.ndarray) else flat.mode
+    from_mode, transform = _icc_transform(icc) if icc else ("", None)
+    if transform is None or (mode != from_mode and (mode, from_mode) != ("L", "RGB")):
+        return flat if isinstance(flat, np.ndarray) else np.array(flat.convert("RGB"))
+    image = Image.fromarray(flat) if isinstance(flat, np.ndarray) else flat
+    return np.array(transform.apply(image.convert(from_mode)))
+
+
+def _eight_bit(image: ImageFile, data: bytes) -> Image.Image:
+    """Bring 16-bit, integer and float grey to eight bits (Pillow would clip them), mend what it misreads."""
+    if image.mode.startswith("I") or image.mode == "F":
+        return _scaled(image)
+    if isinstance(image, JpegImageFile) and image.mode == "CMYK" and "adobe" not in image.info:
+        return ImageChops.invert(image)  # only Adobe stores ink inverted; Pillow assumes it everywhere
+    if isinstance(image, PngImageFile):
+        _mend_colour_key(image, depth=data[24])
+    return image
+
+
+def _scaled(image: Image.Image) -> Image.Image:
+    values = np.asarray(image)
+    grey = Image.fromarray(_SIXTEEN_TO_EIGHT[values] if image.mode.startswith("I;16") else _from_numbers(values))
+    key = image.info.get("transparency")
+    if isinstance(key, int):
+        grey.putalpha(Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8)))
+    return grey
+
+
+def _from_numbers(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    full = _full_scale(values)
+    unit = np.clip(np.nan_to_num(values, nan=0.0, posinf=full, neginf=0.0), 0, full) / np.float32(full)
+    eight: npt.NDArray[np.uint8] = np.rint(unit * 255).astype(np.uint8)
+    return eight
+
+
+def _full_scale(values: npt.NDArray[Any]) -> float:
+    """White in a picture whose format does not say: 1 for floats, 255, 65535, or the largest value."""
+    top = float(np.max(values, where=np.isfinite(values), initial=0))
+    usual = (1.0, 255.0, 65535.0) if values.dtype.kind == "f" else (255.0, 65535.0)
+    return next((full for full in usual if top <= full), top)
+
+
+def _mend_colour_key(image: PngImageFile, depth: int) -> None:
+    """A PNG's transparent colour is in the file's bit depth; Pillow compares it with eight-bit pixels."""
+    key = image.info.get("transparency")
+    if isinstance(key, tuple) and depth == 16:
+        image.info["transparency"] = tuple(value >> 8 for value in key)
+    elif isinstance(key, int) and image.mode == "L":
+        image.info["transparency"] = key * 255 // (2**depth - 1)
+
+
+def _on_white(image: Image.Image) -> Image.Image | Pixels:
+    plain = "L" if image.mode in _GREY else "RGB"
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert(plain)
+    elif image.mode not in {"CMYK", "LAB"}:
+        image = image.convert(plain)
+    return np.array(image) if image.mode == "RGB" else image
+
+
+@lru_cache(maxsize=16)  # a shop's pictures come from few cameras and programs; building one takes 1–20 ms
+def _icc_transform(icc: bytes) -> tuple[str, ImageCms.ImageCmsTransform | None]:
+    """The mode that a profile describes and its transform to sRGB; a broken profile has none."""
+    modes = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK", "Lab": "LAB"}
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+        mode = modes[profile.profile.xcolor_space.strip()]
+        return mode, ImageCms.buildTransform(
+            profile,
+            ImageCms.createProfile("sRGB"),
+            mode,
+            "RGB",
+            ImageCms.Intent.RELATIVE_COLORIMETRIC,
+            ImageCms.Flags.BLACKPOINTCOMPENSATION,
+        )
+    except Exception as error:
+        logger.debug("colour profile ignored: %r", error)
+        return "", None
