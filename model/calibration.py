@@ -1,20 +1,19 @@
-"""Temperature scaling: one number, fitted on validation pictures, that makes P(positive) mean what it says.
+"""Whether P(positive) means what it says, and temperature scaling, which makes it so. Knows arrays only.
 
-logit(p') = logit(p) / T. T > 1 softens an overconfident network, T < 1 sharpens a timid one; the order of the
-pictures and every answer at 0.5 stay. Knows arrays only.
+logit(p') = logit(p) / T, with one number T fitted on validation pictures. T > 1 softens an overconfident network, T < 1
+sharpens a timid one; the order of the pictures and every answer at 0.5 stay.
 """
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
+BINS = 10
+"""Of P(positive), of equal width."""
+
 LEAST, MOST = 0.1, 10.0
 """A network outside these is not miscalibrated but broken; scaling should not hide that."""
-
-STEPS = 60
-"""Of the golden section: the bracket shrinks to 0.618⁶⁰ of its width, past float64's own precision."""
 
 _SHORTEST = 1e-7
 """float32 rounds a sure answer to exactly 0 or 1, whose logit is infinite."""
@@ -35,6 +34,8 @@ def fit_temperature(polarity: NDArray[np.floating], labels: NDArray[np.int64]) -
     negatives = len(labels) - positives
     if not positives or not negatives:
         return 1.0
+    from scipy.optimize import minimize_scalar
+
     logits = _logits(polarity)
     targets = np.where(labels == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2))
 
@@ -42,7 +43,10 @@ def fit_temperature(polarity: NDArray[np.floating], labels: NDArray[np.int64]) -
         scaled = logits / math.exp(log_temperature)
         return float(np.mean(np.logaddexp(0, scaled) - targets * scaled))
 
-    return math.exp(_lowest(loss, math.log(LEAST), math.log(MOST)))
+    # The loss is convex in 1/T, so it has one valley in log T.
+    bounds = math.log(LEAST), math.log(MOST)
+    lowest = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-9})
+    return math.exp(lowest.x)
 
 
 def apply_temperature(polarity: NDArray[np.floating], temperature: float) -> NDArray[np.float64]:
@@ -51,8 +55,30 @@ def apply_temperature(polarity: NDArray[np.floating], temperature: float) -> NDA
         raise ValueError(f"temperature: expected above 0, found {temperature}")
     if temperature == 1:
         return polarity.astype(np.float64)
-    # 1/(1 + e^−x) written with tanh, which cannot overflow.
-    return np.asarray(0.5 * (1 + np.tanh(_logits(polarity) / (2 * temperature))), dtype=np.float64)
+    from scipy.special import expit
+
+    scaled: NDArray[np.float64] = expit(_logits(polarity) / temperature)
+    return scaled
+
+
+def calibration_bins(
+    labels: NDArray[np.integer], polarity: NDArray[np.floating]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    """Of each of BINS: its pictures, its positive ones, and the sum of P(positive) over it.
+
+    Not scikit-learn's `calibration_curve`: that gives neither the counts nor the empty bins.
+    """
+    bins = np.minimum((polarity * BINS).astype(np.int64), BINS - 1)
+    pictures = np.bincount(bins, minlength=BINS)
+    positives = np.bincount(bins[labels == 1], minlength=BINS)
+    promised = np.bincount(bins, weights=polarity.astype(np.float64), minlength=BINS)
+    return pictures, positives, promised.astype(np.float64)  # of no pictures numpy counts in whole numbers
+
+
+def calibration_error(labels: NDArray[np.integer], polarity: NDArray[np.floating]) -> float:
+    """ECE: Σ over bins of |mean polarity − share of positives|, each weighted by its share of the pictures."""
+    _, positives, promised = calibration_bins(labels, polarity)
+    return float(np.abs(promised - positives).sum() / len(labels))
 
 
 def _logits(polarity: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -61,20 +87,3 @@ def _logits(polarity: NDArray[np.floating]) -> NDArray[np.float64]:
         raise ValueError("expected every polarity in [0, 1], found others")
     p = np.clip(p, _SHORTEST, 1 - _SHORTEST)
     return np.asarray(np.log(p) - np.log1p(-p), dtype=np.float64)
-
-
-def _lowest(function: Callable[[float], float], low: float, high: float) -> float:
-    """Where a function with one valley is lowest. The loss is convex in 1/T, so it has one valley in log T."""
-    golden = (math.sqrt(5) - 1) / 2
-    left, right = high - golden * (high - low), low + golden * (high - low)
-    at_left, at_right = function(left), function(right)
-    for _ in range(STEPS):
-        if at_left <= at_right:
-            high, right, at_right = right, left, at_left
-            left = high - golden * (high - low)
-            at_left = function(left)
-        else:
-            low, left, at_left = left, right, at_right
-            right = low + golden * (high - low)
-            at_right = function(right)
-    return (low + high) / 2

@@ -6,15 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from model.calibration import apply_temperature
-from model.evaluation import (
-    Evaluation,
-    HeldOut,
-    answers_of,
-    calibration_error,
-    group_draws,
-    middle,
-)
+from model.bootstrap import Interval, group_draws, group_means, middle
+from model.calibration import apply_temperature, calibration_error
+from model.evaluation import Evaluation, HeldOut, answers_of
 
 
 @dataclass(frozen=True)
@@ -110,9 +104,9 @@ def _soundness(candidate: Evaluation, held_out: HeldOut, policy: GatePolicy) -> 
         return
     calibrated = polarity if candidate.temperature is None else apply_temperature(polarity, candidate.temperature)
     most = policy.largest_ece + _chance_ece(calibrated, policy)
-    found = candidate.ece if candidate.ece_calibrated is None else candidate.ece_calibrated
+    error = candidate.ece if candidate.ece_calibrated is None else candidate.ece_calibrated
     yield Check(
-        found <= most, f"calibration error: expected at most {most:.3f} (the limit beyond chance), found {found:.3f}"
+        error <= most, f"calibration error: expected at most {most:.3f} (the limit beyond chance), found {error:.3f}"
     )
 
 
@@ -160,8 +154,8 @@ def _by_value(candidate: Evaluation, incumbent: Evaluation, policy: GatePolicy) 
 def _paired(held_out: HeldOut, incumbent: HeldOut, policy: GatePolicy) -> Iterator[Check]:
     # −1, 0 or 1 a picture: which of the two models alone is right.
     gain = _correct(held_out).astype(np.int64) - _correct(incumbent)
-    found, bounds = _balanced_gain(gain, held_out, policy)
-    yield _at_least("balanced accuracy's gain", 0, found, "over the incumbent")
+    balanced_gain, bounds = _balanced_gain(gain, held_out, policy)
+    yield _at_least("balanced accuracy's gain", 0, balanced_gain, "over the incumbent")
     yield _at_least(
         "balanced accuracy's gain, lower 95% bound",
         -policy.credible_loss,
@@ -172,9 +166,7 @@ def _paired(held_out: HeldOut, incumbent: HeldOut, policy: GatePolicy) -> Iterat
         yield _slices(gain, held_out, policy)
 
 
-def _balanced_gain(
-    gain: NDArray[np.int64], held_out: HeldOut, policy: GatePolicy
-) -> tuple[float, tuple[float, float] | None]:
+def _balanced_gain(gain: NDArray[np.int64], held_out: HeldOut, policy: GatePolicy) -> tuple[float, Interval | None]:
     """The difference of balanced accuracies, and its interval over samples of whole groups."""
     _, group = np.unique(held_out.groups, return_inverse=True)
     of_class = [held_out.labels == value for value in (0, 1)]
@@ -198,7 +190,8 @@ def _slices(gain: NDArray[np.int64], held_out: HeldOut, policy: GatePolicy) -> C
     worse = []
     for name in large:
         inside = categories == name
-        upper = _upper_gain(gain[inside], held_out.groups[inside], policy)
+        samples = group_means(gain[inside], held_out.groups[inside], policy.bootstrap, policy.seed)
+        upper = float(np.quantile(samples, 0.975)) if len(samples) else float("inf")
         if not upper >= -policy.slice_loss - 1e-9:
             worse.append(f"{name} (gain {gain[inside].mean():+.3f}, at most {upper:+.3f})")
     return Check(
@@ -206,15 +199,6 @@ def _slices(gain: NDArray[np.int64], held_out: HeldOut, policy: GatePolicy) -> C
         f"categories: expected none of the {len(large)} with {policy.slice_pictures} pictures or more worse than the "
         f"incumbent by more than {policy.slice_loss:.3f} with 95% confidence, found {', '.join(worse) or 'none'}",
     )
-
-
-def _upper_gain(gain: NDArray[np.int64], groups: NDArray[np.generic], policy: GatePolicy) -> float:
-    _, group = np.unique(groups, return_inverse=True)
-    sizes, sums = np.bincount(group), np.bincount(group, weights=gain)
-    if len(sizes) == 1:  # one product, whatever its pictures, gives no confidence
-        return float("inf")
-    draws = group_draws(len(sizes), policy.bootstrap, policy.seed)
-    return float(np.quantile([sums @ drawn / (sizes @ drawn) for drawn in draws], 0.975))
 
 
 def _recalls(candidate: Evaluation, incumbent: Evaluation, policy: GatePolicy) -> Iterator[Check]:

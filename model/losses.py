@@ -3,9 +3,8 @@
 Shapes: B pictures; the two columns of every B×2 are negative, positive.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -32,19 +31,6 @@ class LossWeights:
     def __post_init__(self) -> None:
         if min(self.perception, self.regression, self.fusion) < 0 or not 0 <= self.smoothing < 1:
             raise ValueError(f"expected weights of at least 0 and smoothing in [0, 1), found {self}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON values, for a manifest."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> "LossWeights":
-        """The inverse of `to_dict`.
-
-        Raises:
-            TypeError: a key is unknown.
-        """
-        return cls(**fields)
 
 
 class Losses(NamedTuple):

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from model.errors import ModelError
-from model.evaluation import POSITIVE_FROM
+from model.evaluation import answers_of
 from model.folding import Computed
 from model.network import NEGATIVE, POSITIVE, PolarityNetwork, probabilities
 from model.precision import ScoringPrecision, scoring_dtype
@@ -48,7 +48,7 @@ class Predictions:
     @property
     def labels(self) -> NDArray[np.int64]:
         """B: 1 where a picture counts as positive, by the threshold that evaluation uses."""
-        return (self.polarity >= POSITIVE_FROM).astype(np.int64)
+        return answers_of(self.polarity)
 
     @classmethod
     def concatenate(cls, parts: Sequence["Predictions"]) -> "Predictions":

@@ -1,7 +1,6 @@
 """Every choice of a training run, and what follows from it: which weights learn how fast, and when."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, get_args
 
@@ -66,16 +65,6 @@ class TrainingConfig:
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values, for a manifest."""
         return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "TrainingConfig":
-        """The inverse of `to_dict`.
-
-        Raises:
-            TypeError: a key is unknown.
-        """
-        loss = {"loss": LossWeights.from_dict(values["loss"])} if "loss" in values else {}
-        return cls(**{**values, **loss})
 
 
 def recipe(*, pretrained: bool) -> TrainingConfig:

@@ -8,7 +8,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from model.evaluation import POSITIVE_FROM
+from model.evaluation import POSITIVE_FROM, correlate_intensities
 from pages import plots
 from pages.evaluation_data import PageData
 from pages.html import percent, shortened, signed
@@ -139,13 +139,14 @@ def confusion(rows: HeldOutRows) -> list[tuple[str, list[Cell], int]]:
 
 def correlations(rows: HeldOutRows) -> list[tuple[str, str, int]]:
     """Pearson's r of positive and negative intensity, of all pictures and by label: name, r, pictures."""
-    groups = {"all pictures": np.ones(len(rows), bool), "labelled negative": rows.labels == 0}
-    groups["labelled positive"] = rows.labels == 1
-    stated = []
-    for name, mine in groups.items():
-        r = plots.correlation(rows.positive[mine], rows.negative[mine])
-        stated.append((name, "undefined" if math.isnan(r) else signed(r), int(mine.sum())))
-    return stated
+    measured = correlate_intensities(np.stack([rows.negative, rows.positive], axis=1), rows.labels)
+    negatives = int((rows.labels == 0).sum())
+    of_groups = {
+        "all pictures": (measured.overall, len(rows)),
+        "labelled negative": (measured.negative, negatives),
+        "labelled positive": (measured.positive, len(rows) - negatives),
+    }
+    return [(name, "undefined" if r is None else signed(r), pictures) for name, (r, pictures) in of_groups.items()]
 
 
 @dataclass(frozen=True)

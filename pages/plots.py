@@ -16,6 +16,8 @@ from matplotlib.legend import Legend
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
+from model.calibration import BINS, calibration_bins
+
 Floats = NDArray[np.floating]
 Labels = NDArray[np.integer]
 Counts = NDArray[np.int64]
@@ -29,44 +31,12 @@ THEME = {INK: "var(--ink)", SOFT: "var(--soft)", FAINT: "var(--line)"}
 
 SCATTER_MARKS = 1200
 """More points than this are drawn as pixels inside the SVG: their size on the page stops growing."""
-BINS = 10
 HISTOGRAM_BINS = 20
 
 _one_at_a_time = threading.Lock()  # matplotlib's SVG settings belong to the whole process
 
 
 # Numbers behind the plots -------------------------------------------------------------------------------
-
-
-def roc_curve(labels: Labels, polarity: Floats) -> tuple[Floats, Floats]:
-    """Shares of negatives and of positives called positive, from (0, 0) to (1, 1), one point a threshold."""
-    false, true = _called_positive(labels, polarity)
-    return np.append(0, false / false[-1]), np.append(0, true / true[-1])
-
-
-def precision_recall_curve(labels: Labels, polarity: Floats) -> tuple[Floats, Floats]:
-    """Recall and precision, one point a threshold, the strictest first."""
-    false, true = _called_positive(labels, polarity)
-    return true / true[-1], true / (true + false)
-
-
-def area_under_roc(labels: Labels, polarity: Floats) -> float:
-    """The chance that a positive picture scores above a negative one; a tie counts half."""
-    false, true = roc_curve(labels, polarity)
-    return float(np.trapezoid(true, false))
-
-
-def average_precision(labels: Labels, polarity: Floats) -> float:
-    """Precision, weighted by the recall that each threshold adds."""
-    recall, precision = precision_recall_curve(labels, polarity)
-    return float(np.sum(np.diff(recall, prepend=0) * precision))
-
-
-def correlation(one: Floats, other: Floats) -> float:
-    """Pearson's r; NaN of fewer than three points or of one that never moves."""
-    if len(one) < 3 or np.ptp(one) == 0 or np.ptp(other) == 0:
-        return float("nan")
-    return float(np.corrcoef(one, other)[0, 1])
 
 
 def wilson_interval(right: Counts | int, total: Counts | int) -> tuple[Floats, Floats]:
@@ -78,62 +48,51 @@ def wilson_interval(right: Counts | int, total: Counts | int) -> tuple[Floats, F
     return np.clip(centre - reach, 0, 1), np.clip(centre + reach, 0, 1)
 
 
-def bin_counts(labels: Labels, polarity: Floats) -> tuple[Counts, NDArray[np.int64], Floats]:
-    """Of each of BINS equal bins of P(positive): pictures, positive ones, the mean P(positive) or NaN."""
-    bins = np.minimum((polarity * BINS).astype(np.int64), BINS - 1)
-    pictures = np.bincount(bins, minlength=BINS)
-    positives = np.bincount(bins[labels == 1], minlength=BINS)
-    sums = np.bincount(bins, weights=polarity.astype(np.float64), minlength=BINS)
-    means = np.divide(sums, pictures, out=np.full(BINS, np.nan), where=pictures > 0)
-    return pictures, positives, means
-
-
-def _called_positive(labels: Labels, polarity: Floats) -> tuple[Floats, Floats]:
-    """Negatives and positives at or above each distinct score, from the highest score down."""
-    order = np.argsort(-polarity, kind="stable")
-    last_of_ties = np.append(np.flatnonzero(np.diff(polarity[order])), len(order) - 1)
-    true = np.cumsum(labels[order])[last_of_ties].astype(np.float64)
-    return last_of_ties + 1 - true, true
-
-
 # Plots --------------------------------------------------------------------------------------------------
 
 
 def plot_roc(labels: Labels, polarity: Floats, incumbent: Floats | None = None) -> str:
     """Both classes must be there."""
+    from sklearn.metrics import roc_auc_score, roc_curve
+
     figure, axes = _square("negatives called positive (share)", "positives called positive (share)")
     axes.plot([0, 1], [0, 1], color=SOFT, linewidth=1, dashes=(1.5, 2.5), label="chance, 0.500")
     if incumbent is not None:
-        area = area_under_roc(labels, incumbent)
-        axes.plot(
-            *roc_curve(labels, incumbent), color=INK, linewidth=1.3, dashes=(4, 2), label=f"incumbent, {area:.3f}"
-        )
-    area = area_under_roc(labels, polarity)
-    axes.plot(*roc_curve(labels, polarity), color=POSITIVE, linewidth=2.2, label=f"candidate, {area:.3f}")
+        false, true, _ = roc_curve(labels, incumbent)
+        area = roc_auc_score(labels, incumbent)
+        axes.plot(false, true, color=INK, linewidth=1.3, dashes=(4, 2), label=f"incumbent, {area:.3f}")
+    false, true, _ = roc_curve(labels, polarity)
+    area = roc_auc_score(labels, polarity)
+    axes.plot(false, true, color=POSITIVE, linewidth=2.2, label=f"candidate, {area:.3f}")
     _legend(axes, "lower right", "area under the curve")
     return _svg(figure, "roc")
 
 
 def plot_precision_recall(labels: Labels, polarity: Floats, incumbent: Floats | None = None) -> str:
     """Both classes must be there."""
+    from sklearn.metrics import average_precision_score, precision_recall_curve
+
     figure, axes = _square("positives found (recall)", "of those called positive, right (precision)")
     base = float(labels.mean())
     axes.plot([0, 1], [base, base], color=SOFT, linewidth=1, dashes=(1.5, 2.5), label=f"chance, {base:.3f}")
     if incumbent is not None:
-        recall, precision = precision_recall_curve(labels, incumbent)
-        area = average_precision(labels, incumbent)
-        axes.step(recall, precision, color=INK, linewidth=1.3, dashes=(4, 2), label=f"incumbent, {area:.3f}")
-    recall, precision = precision_recall_curve(labels, polarity)
-    area = average_precision(labels, polarity)
-    axes.step(recall, precision, color=POSITIVE, linewidth=2.2, label=f"candidate, {area:.3f}")
+        precision, recall, _ = precision_recall_curve(labels, incumbent, drop_intermediate=True)
+        area = average_precision_score(labels, incumbent)
+        axes.step(
+            recall, precision, where="post", color=INK, linewidth=1.3, dashes=(4, 2), label=f"incumbent, {area:.3f}"
+        )
+    precision, recall, _ = precision_recall_curve(labels, polarity, drop_intermediate=True)
+    area = average_precision_score(labels, polarity)
+    axes.step(recall, precision, where="post", color=POSITIVE, linewidth=2.2, label=f"candidate, {area:.3f}")
     _legend(axes, "lower left", "average precision")
     return _svg(figure, "precision-recall")
 
 
 def plot_reliability(labels: Labels, polarity: Floats) -> str:
     """What came true against what was promised, above how many pictures each bin holds."""
-    pictures, positives, means = bin_counts(labels, polarity)
+    pictures, positives, promised = calibration_bins(labels, polarity)
     held = pictures > 0
+    means = promised[held] / pictures[held]
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=[3.2, 1])
     _style(axes, "", "labelled positive (share)")
@@ -142,10 +101,10 @@ def plot_reliability(labels: Labels, polarity: Floats) -> str:
     share = positives[held] / pictures[held]
     low, high = wilson_interval(positives[held], pictures[held])
     reach = np.maximum(np.stack([share - low, high - share]), 0)
-    axes.errorbar(means[held], share, yerr=reach, color=POSITIVE, fmt="none", elinewidth=1.3, capsize=3, alpha=0.7)
+    axes.errorbar(means, share, yerr=reach, color=POSITIVE, fmt="none", elinewidth=1.3, capsize=3, alpha=0.7)
     # A bin of two pictures says less than one of two hundred, and looks it.
     sizes = 24 + 160 * pictures[held] / pictures.max()
-    axes.scatter(means[held], share, s=sizes, c=POSITIVE, linewidths=0, zorder=3, label="a bin, larger with pictures")
+    axes.scatter(means, share, s=sizes, c=POSITIVE, linewidths=0, zorder=3, label="a bin, larger with pictures")
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.03, 1.03))
     _above(axes, _legend(axes, "upper center", columns=2))
     _count_bars(counts, pictures)

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
-from model.calibration import apply_temperature, fit_temperature
-from model.evaluation import answers_of, calibration_error
+from model.calibration import apply_temperature, calibration_bins, calibration_error, fit_temperature
+from model.evaluation import answers_of
 
 Numbers = NDArray[np.float64]
 polarities = st.lists(st.floats(0, 1, width=32), min_size=1, max_size=30).map(lambda p: np.array(p, dtype=np.float32))
@@ -99,3 +99,10 @@ def test_a_temperature_that_is_none_is_refused(temperature: float) -> None:
 def test_polarities_that_are_no_probabilities_are_refused(polarity: list[float]) -> None:
     with pytest.raises(ValueError, match="expected"):
         fit_temperature(np.array(polarity), np.array([0, 1]))
+
+
+def test_bins_hold_every_picture_once_the_ends_too() -> None:
+    pictures, positives, promised = calibration_bins(np.array([1, 0, 1]), np.array([1.0, 0.0, 0.55]))
+    assert pictures.tolist() == [1, 0, 0, 0, 0, 1, 0, 0, 0, 1]
+    assert positives.tolist() == [0, 0, 0, 0, 0, 1, 0, 0, 0, 1]
+    assert promised.tolist() == [0, 0, 0, 0, 0, 0.55, 0, 0, 0, 1]

@@ -248,22 +248,6 @@ def test_areas_in_the_legends_are_scikit_learns(html: str) -> None:
     assert f"candidate, {average_precision_score(given.labels, given.polarity):.3f}" in html
 
 
-def test_areas_equal_scikit_learns_with_many_ties() -> None:
-    rng = np.random.default_rng(4)
-    for _ in range(20):
-        labels = np.append(rng.integers(0, 2, 30), [0, 1])
-        polarity = rng.integers(0, 5, 32) / 4
-        assert plots.area_under_roc(labels, polarity) == pytest.approx(roc_auc_score(labels, polarity))
-        assert plots.average_precision(labels, polarity) == pytest.approx(average_precision_score(labels, polarity))
-
-
-def test_bins_hold_every_picture_once_the_ends_too() -> None:
-    pictures, positives, means = plots.bin_counts(np.array([1, 0, 1]), np.array([1.0, 0.0, 0.55]))
-    assert pictures.tolist() == [1, 0, 0, 0, 0, 1, 0, 0, 0, 1]
-    assert positives.tolist() == [0, 0, 0, 0, 0, 1, 0, 0, 0, 1]
-    assert means[[0, 5, 9]].tolist() == [0.0, 0.55, 1.0] and np.isnan(means).sum() == 7
-
-
 def test_the_same_data_give_the_same_bytes_in_any_thread(html: str) -> None:
     with ThreadPoolExecutor(3) as pool:
         assert set(pool.map(lambda _: render_page(data()), range(3))) == {html}

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from model.evaluation import Evaluation, HeldOut, Recall, Retrieval, evaluate
+from model.evaluation import Evaluation, HeldOut, evaluate
 from model.gate import Check, Decision, GatePolicy, decide
+from model.retrieval import Recall, Retrieval
 
 GOOD = Evaluation(
     pictures=100,

@@ -278,14 +278,13 @@ def test_a_subset_counts_within_itself() -> None:
     np.testing.assert_array_equal(part.pixels(np.array([2, 0])), whole.stored[[5, 7]])
 
 
-def test_a_config_survives_json_and_unknown_keys_are_errors() -> None:
+def test_a_choice_that_makes_no_sense_is_an_error_and_the_others_are_json() -> None:
     chosen = TrainingConfig(epochs=3, ema_decay=0.95, loss=LossWeights(smoothing=0.2), seed=4)
-    assert TrainingConfig.from_dict(json.loads(json.dumps(chosen.to_dict()))) == chosen
-    with pytest.raises(TypeError, match="dropout"):
-        TrainingConfig.from_dict({"dropout": 0.5})
+    fields = json.loads(json.dumps(chosen.to_dict()))
+    assert fields["ema_decay"] == 0.95 and fields["loss"]["smoothing"] == 0.2
     with pytest.raises(ValueError, match="batch_size"):
         TrainingConfig(batch_size=1)
     with pytest.raises(ValueError, match="layer_decay"):
         TrainingConfig(layer_decay=0.0)
     with pytest.raises(ValueError, match="precision"):
-        TrainingConfig.from_dict({"precision": "float8"})
+        TrainingConfig(precision="float8")  # type: ignore[arg-type]

@@ -5,7 +5,8 @@ Two pictures are near-identical when both the drawing and the colours agree: the
 the hash sees no colour (a shop's red and blue shirt), the thumbnail no detail (two dark figures on white).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,41 +71,38 @@ def join_groups(
         raise ValueError(
             f"expected one sha256 and one hash a group ({len(groups)}), found {len(sha256s)} and {len(hashes)}"
         )
-    parents = list(range(len(groups)))
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     # Equal hashes first: a shop's thousand placeholder pictures are one, not half a million pairs.
     distinct, first, which = np.unique(hashes, axis=0, return_index=True, return_inverse=True)
-    for names in (groups, sha256s, which.ravel().tolist()):
-        seen: dict[object, int] = {}
-        for i, name in enumerate(names):
-            _unite(parents, seen.setdefault(name, i), i)
-    for i, near in enumerate(_later_neighbours(distinct, max_distance)):
-        for j in near:
-            _unite(parents, int(first[i]), int(first[j]))
+    edges = [_with_the_first_alike(column) for column in (np.array(groups), np.array(sha256s), which.ravel())]
+    edges += [first[pair] for pair in _near_pairs(distinct, max_distance)]
+    ones, others = np.concatenate(edges, axis=1)
+    graph = coo_array((np.ones(len(ones), bool), (ones, others)), shape=(len(groups), len(groups)))
+    _, component = connected_components(graph, directed=False)
     names_of: dict[int, set[str]] = {}
-    for i, name in enumerate(groups):
-        names_of.setdefault(_root(parents, i), set()).add(name)
-    chosen = {root: min(names, key=lambda name: (position(name, seed), name)) for root, names in names_of.items()}
-    return np.array([chosen[_root(parents, i)] for i in range(len(groups))], dtype=np.str_)
+    for number, name in zip(component.tolist(), groups, strict=True):
+        names_of.setdefault(number, set()).add(name)
+    chosen = {number: min(names, key=lambda name: (position(name, seed), name)) for number, names in names_of.items()}
+    return np.array([chosen[number] for number in component.tolist()], dtype=np.str_)
 
 
-def _later_neighbours(hashes: NDArray[np.uint8], max_distance: int) -> Iterable[list[int]]:
-    """For each picture the near-identical ones after it. One row at a time: memory grows with B, not with B²."""
+def _with_the_first_alike(names: NDArray[Any]) -> NDArray[np.int64]:
+    """2×B: each picture, and the first one of the same name."""
+    _, first, which = np.unique(names, return_index=True, return_inverse=True)
+    return np.stack([np.arange(len(names)), first[which]])
+
+
+def _near_pairs(hashes: NDArray[np.uint8], max_distance: int) -> Iterator[NDArray[np.int64]]:
+    """2×n pairs of near-identical pictures. One row at a time: memory grows with B, not with B²."""
     bits = np.ascontiguousarray(hashes[:, :BITS_BYTES]).view(np.uint64).ravel()
     colours = hashes[:, BITS_BYTES:].astype(np.int16)
     for i in range(len(bits)):
         near = i + 1 + np.flatnonzero(np.bitwise_count(bits[i + 1 :] ^ bits[i]) <= max_distance)
-        alike = np.abs(colours[near] - colours[i]).mean(axis=1) <= MOST_COLOUR
-        yield near[alike].tolist()
-
-
-def _unite(parents: list[int], one: int, other: int) -> None:
-    parents[_root(parents, other)] = _root(parents, one)
-
-
-def _root(parents: list[int], i: int) -> int:
-    while parents[i] != i:
-        parents[i] = i = parents[parents[i]]
-    return i
+        alike = near[np.abs(colours[near] - colours[i]).mean(axis=1) <= MOST_COLOUR]
+        if len(alike):
+            yield np.stack([np.full(len(alike), i), alike])
 
 
 def _cosines() -> NDArray[np.float64]:

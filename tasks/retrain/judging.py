@@ -14,10 +14,11 @@ import pyarrow.parquet as pq
 
 from model.attention import attention_maps
 from model.calibration import fit_temperature
-from model.evaluation import Evaluation, HeldOut, evaluate, retrieval_recall
+from model.evaluation import Evaluation, HeldOut, evaluate
 from model.examples import Examples
 from model.gate import Decision
 from model.predict import Predictions, Predictor
+from model.retrieval import retrieval_recall
 from model.split import Split
 from tasks.retrain.labelled import Labelled
 
@@ -166,10 +167,4 @@ def _shown(evaluation: Evaluation) -> dict[str, Any]:
 
 def _predict(model: Predictor, examples: Examples, indices: np.ndarray) -> Predictions:
     batches = np.array_split(indices, -(-len(indices) // BATCH))
-    found = [model.predict(examples.pixels(batch)) for batch in batches]
-    return Predictions(
-        polarity=np.concatenate([each.polarity for each in found]),
-        negative_intensity=np.concatenate([each.negative_intensity for each in found]),
-        positive_intensity=np.concatenate([each.positive_intensity for each in found]),
-        embedding=np.concatenate([each.embedding for each in found]),
-    )
+    return Predictions.concatenate([model.predict(examples.pixels(batch)) for batch in batches])
