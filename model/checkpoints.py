@@ -95,10 +95,12 @@ def usable(data: bytes | None, run: RunIdentity) -> bytes | None:
     try:
         different = Checkpoint.from_bytes(data).run.differences(run)
     except _Damaged as error:
-        logger.warning("training starts afresh, its checkpoint is damaged: %s", error)
+        logger.warning("training starts from the beginning, its checkpoint is damaged: %s", error)
         return None
     if different:
-        logger.warning("training starts afresh, the checkpoint is of another run: another %s", ", ".join(different))
+        logger.warning(
+            "training starts from the beginning, the checkpoint is of another run: another %s", ", ".join(different)
+        )
         return None
     return data
 

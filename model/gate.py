@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,11 +49,31 @@ class Check:
 
 @dataclass(frozen=True)
 class Decision:
-    """`reasons` are all checks when promoted, the failed ones when refused; `checks` are always all."""
+    """Whether a candidate becomes the current model: where every check passed, or a person says so."""
 
-    promote: bool
-    reasons: tuple[str, ...]
-    checks: tuple[Check, ...] = ()
+    checks: tuple[Check, ...]
+    forced: str | None = None
+    """Why a person promotes a candidate that failed a check."""
+
+    @property
+    def promote(self) -> bool:
+        """A candidate that nothing was checked of is refused."""
+        return self.forced is not None or (bool(self.checks) and all(check.passed for check in self.checks))
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """What the failed checks say; where none failed, what all say."""
+        failed = tuple(check.reason for check in self.checks if not check.passed)
+        return failed or tuple(check.reason for check in self.checks)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The reasons as a person reads them: why it was forced, where it was, stands in front."""
+        return self.reasons if self.forced is None else (f"forced: {self.forced}", *self.reasons)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values, for a manifest."""
+        return {"promote": self.promote, "forced": self.forced, "reasons": list(self.reasons)}
 
 
 def decide(
@@ -79,8 +100,7 @@ def decide(
         checks += _soundness(candidate, held_out, policy)
     if incumbent is not None:
         checks += _comparisons(candidate, incumbent, policy, held_out, incumbent_held_out)
-    failed = [check for check in checks if not check.passed]
-    return Decision(not failed, tuple(check.reason for check in failed or checks), tuple(checks))
+    return Decision(tuple(checks))
 
 
 # The candidate alone --------------------------------------------------------------------------------------

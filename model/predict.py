@@ -69,7 +69,7 @@ class ScoringNetwork(nn.Module):
         fold = network.backbone_spec.fold
         backbone = self.network.backbone if fold is None else fold(self.network.backbone)
         self.network.backbone = backbone if dtype == torch.float32 else Computed(backbone, dtype)
-        # Kept on the device: a constant made afresh for each batch would wait for the batches before it.
+        # Kept on the device: a constant made anew for each batch would wait for the batches before it.
         self.register_buffer("shift", torch.tensor(preprocessing.mean).mul_(255).view(3, 1, 1))
         self.register_buffer("scale", torch.tensor(preprocessing.std).mul_(255).view(3, 1, 1))
 
@@ -331,6 +331,6 @@ def choose_device(name: str) -> torch.device:
     if kind not in there or (number and not (kind == "cuda" and number.isdecimal())):
         raise ModelError(f"device: expected auto, cpu, cuda or mps, found {name!r}")
     if not there[kind] or (number and int(number) >= torch.cuda.device_count()):
-        found = ", ".join(kind for kind, available in there.items() if available)
-        raise ModelError(f"device: expected {name} on this machine, found only {found}")
+        usable = ", ".join(kind for kind, available in there.items() if available)
+        raise ModelError(f"device: expected {name} on this machine, found only {usable}")
     return torch.device(name)

@@ -160,8 +160,8 @@ def _check_sides(result: Split, labels: NDArray[np.int64], groups: NDArray[Any])
         if len(shared):
             raise AssertionError(f"expected no group both in {one} and {other}, found {len(shared)}: {shared[:3]}")
     for name in ("train", "held-out"):
-        found = np.unique(labels[sides[name]]).tolist()
-        if found != [0, 1]:
+        classes = np.unique(labels[sides[name]]).tolist()
+        if classes != [0, 1]:
             raise LabelsUnusable(
-                f"expected both classes on the {name} side, found {found}: groups too few or too unequal"
+                f"expected both classes on the {name} side, found {classes}: groups too few or too unequal"
             )

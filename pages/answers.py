@@ -1,6 +1,5 @@
 """The plots and tables of a model's answers on the held-out pictures."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -11,25 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.evaluation import POSITIVE_FROM
-from model.gate import Check, Decision
+from model.gate import Decision
 from pages.measures import Measured
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What the gate decided, and every check that it says something about."""
-
-    promoted: bool
-    checks: tuple[Check, ...]
-    forced: str | None = None
-    """Why a person promoted it all the same."""
-
-    @classmethod
-    def of(cls, decision: Decision) -> "Verdict":
-        """The gate's own words; a forced promotion bears its reason in front of them."""
-        first = next(iter(decision.reasons), "")
-        forced = first.removeprefix("forced: ") if first.startswith("forced: ") else None
-        return cls(decision.promote, decision.checks, forced)
 
 
 @dataclass(frozen=True)
@@ -52,7 +35,7 @@ class PageData:
 
     title: str
     model_version: int
-    verdict: Verdict
+    decision: Decision
     candidate: Mapping[str, Measured]
     incumbent: Mapping[str, Measured] | None
     """On the same pictures; None where there is none to compare with."""

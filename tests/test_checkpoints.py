@@ -161,7 +161,7 @@ def checkpoint() -> Checkpoint:
 def test_a_damaged_checkpoint_is_ignored_with_a_warning(data: bytes, caplog: pytest.LogCaptureFixture) -> None:
     config = replace(CONFIG, epochs=1)
     assert dump_weights(run(config, Memory([data]))) == dump_weights(run(config))
-    assert "afresh, its checkpoint is damaged" in caplog.text
+    assert "from the beginning, its checkpoint is damaged" in caplog.text
 
 
 @pytest.mark.parametrize("other", ["configuration", "pictures", "network"])
@@ -177,7 +177,7 @@ def test_a_checkpoint_of_another_run_is_ignored_with_a_warning(other: str, caplo
     found, expected = network(seed), network(seed)
     train(found, pictures, config, checkpoint=store)
     train(expected, pictures, config)
-    assert f"afresh, the checkpoint is of another run: another {other}" in caplog.text
+    assert f"from the beginning, the checkpoint is of another run: another {other}" in caplog.text
     assert dump_weights(found) == dump_weights(expected)
 
 

@@ -16,9 +16,8 @@ from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from model.gate import Check, Decision
-from pages import plots
 from pages.evaluation import PAGE_BYTES, WORST_SHOWN, render_page
-from pages.evaluation_data import PageData, Verdict, WrongPicture, most_wrong
+from pages.evaluation_data import PageData, WrongPicture, most_wrong
 from pages.measures import measures_of
 from pages.overlays import LONGEST_SIDE, NEGATIVE_HEAT, POSITIVE_HEAT, lay_over, thumbnail
 
@@ -94,7 +93,7 @@ def data(count: int = 300, seed: int = 0, **changes: Any) -> PageData:
     page = PageData(
         title="Retraining on labels.csv",
         model_version=7,
-        verdict=Verdict(True, (Check(True, "accuracy: expected at least 0.600 (the floor), found 0.812"),)),
+        decision=Decision((Check(True, "accuracy: expected at least 0.600 (the floor), found 0.812"),)),
         candidate={"pictures": 1234, "accuracy": (0.8124, 0.7711, 0.8502), "auroc": 0.9017, "ece": 0.0456},
         incumbent={"pictures": 1234, "accuracy": (0.7901, 0.7502, 0.8303), "auroc": 0.9112, "ece": 0.0999},
         labels=labels,
@@ -137,14 +136,8 @@ def test_interval_bars_stand_where_the_numbers_say(page: Page) -> None:
 
 def test_a_refusal_states_every_reason(page: Page) -> None:
     reasons = ("accuracy: expected at least 0.7 (the floor), found 0.6", "auroc: expected < 1 & > 0, found 2")
-    found = Page(
-        render_page(
-            data(
-                verdict=Verdict.of(Decision(False, reasons, tuple(Check(False, reason) for reason in reasons))),
-                worst=(),
-            )
-        )
-    )
+    decision = Decision(tuple(Check(False, reason) for reason in reasons))
+    found = Page(render_page(data(decision=decision, worst=())))
     assert "✗ Refused" in found.text and "✓ Promoted" in page.text
     assert "accuracy : expected at least 0.7 (the floor), found 0.6" in found.text
     assert "expected < 1 & > 0, found 2" in found.text
@@ -153,12 +146,12 @@ def test_a_refusal_states_every_reason(page: Page) -> None:
 
 def test_a_forced_promotion_says_so_and_keeps_its_failed_checks() -> None:
     failed = Check(False, "accuracy: expected 1, found 0")
-    verdict = Verdict.of(Decision(True, ("forced: the boss <said> so", failed.reason), (failed,)))
-    assert verdict == Verdict(True, (Check(False, "accuracy: expected 1, found 0"),), "the boss <said> so")
-    found = Page(render_page(data(10, verdict=verdict, worst=())))
-    assert "By force: the boss <said> so" in found.text
-    passed = Check(True, "a: expected 1, found 1")
-    assert Verdict.of(Decision(True, (passed.reason,), (passed,))) == Verdict(True, (passed,), None)
+    decision = Decision((failed,), forced="the boss <said> so")
+    found = Page(render_page(data(10, decision=decision, worst=())))
+    assert "By force: the boss <said> so" in found.text and "✓ Promoted" in found.text
+    assert "accuracy : expected 1, found 0" in found.text
+    ordinary = Page(render_page(data(10, decision=Decision((Check(True, "a: expected 1, found 1"),)), worst=())))
+    assert "By force" not in ordinary.text
 
 
 def test_the_confusion_matrix_counts_the_rows_given(page: Page) -> None:
@@ -199,9 +192,9 @@ HOSTILE = "<script>alert(1)</script>\"'><img src=http://evil/x>&amp;\u202egnp.jp
 
 
 def test_whatever_users_wrote_is_text() -> None:
-    verdict = Verdict(False, (Check(False, f"{HOSTILE}: {HOSTILE}"),), HOSTILE)
+    decision = Decision((Check(False, f"{HOSTILE}: {HOSTILE}"),), HOSTILE)
     given = data(
-        6, title=HOSTILE, verdict=verdict, categories=[HOSTILE] * 6, worst=(wrong(HOSTILE),),
+        6, title=HOSTILE, decision=decision, categories=[HOSTILE] * 6, worst=(wrong(HOSTILE),),
         candidate={HOSTILE: 0.5}, incumbent=None, training={HOSTILE: HOSTILE}, label_facts={"file": HOSTILE},
     )  # fmt: skip
     found = Page(render_page(given))
@@ -285,7 +278,7 @@ def test_nothing_at_all_is_still_a_page() -> None:
     none = np.empty(0)
     given = data(0, labels=none.astype(np.int64), polarity=none, positive_intensity=none, negative_intensity=none,
                  categories=[], worst=(), candidate={}, incumbent={}, training={}, label_facts={},
-                 verdict=Verdict(False, ()))  # fmt: skip
+                 decision=Decision(()))  # fmt: skip
     found = Page(render_page(given))
     assert found.text.count("No held-out picture has a finite score") == 5
     assert "No held-out picture was answered wrongly" in found.text

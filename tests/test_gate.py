@@ -34,7 +34,9 @@ def test_a_good_first_model_is_promoted_with_every_check_named() -> None:
         "accuracy: expected at least 0.550 (the majority's share), found 0.900",
         "balanced accuracy: expected at least 0.600 (the floor), found 0.890",
     )
-    assert decide(GOOD, None, POLICY) == Decision(True, reasons, tuple(Check(True, reason) for reason in reasons))
+    decision = decide(GOOD, None, POLICY)
+    assert decision == Decision(tuple(Check(True, reason) for reason in reasons))
+    assert decision.promote and decision.reasons == reasons
 
 
 def test_a_model_that_always_says_positive_is_refused() -> None:
@@ -84,6 +86,20 @@ def test_the_gate_is_monotonic_and_agrees_with_its_words(
 
 def test_deciding_changes_nothing_and_repeats() -> None:
     assert decide(GOOD, GOOD, POLICY) == decide(GOOD, GOOD, POLICY)
+
+
+def test_a_person_may_promote_what_the_gate_refuses_and_the_reason_stays_apart_from_the_gates() -> None:
+    refused = decide(replace(GOOD, accuracy=0.5), None, POLICY)
+    forced = replace(refused, forced="to see it through")
+    assert not refused.promote and forced.promote
+    assert forced.reasons == refused.reasons and forced.checks == refused.checks
+    assert forced.words == ("forced: to see it through", *refused.reasons) and refused.words == refused.reasons
+    assert forced.to_dict() == {"promote": True, "forced": "to see it through", "reasons": list(refused.reasons)}
+    assert refused.to_dict() == {"promote": False, "forced": None, "reasons": list(refused.reasons)}
+
+
+def test_a_candidate_that_nothing_was_checked_of_is_refused() -> None:
+    assert not Decision(()).promote
 
 
 # Picture by picture ---------------------------------------------------------------------------------------

@@ -37,8 +37,8 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Trial:
-    """The labelled pictures and who of them is held out: the same for every model that is measured."""
+class LabelledSplit:
+    """The labelled pictures and their sides: the same for every model that is measured."""
 
     labelled: Labelled
     sides: Split
@@ -50,32 +50,32 @@ class Trial:
         return np.array(listed, dtype=object) if any(listed) else None
 
 
-def measure(model: Predictor, examples: Examples, trial: Trial) -> Measured:
+def measure(model: Predictor, examples: Examples, pictures: LabelledSplit) -> Measured:
     """Calibrate on the validation side, then measure on the held-out side: polarity, intensities, retrieval."""
-    labelled, sides = trial.labelled, trial.sides
+    labelled, sides = pictures.labelled, pictures.sides
     held_out = sides.held_out
-    found = _predict(model, examples, held_out)
+    predictions = _predict(model, examples, held_out)
     temperature = None
     if len(sides.validation):
         validation = _predict(model, examples, sides.validation)
         temperature = fit_temperature(validation.polarity, labelled.labels[sides.validation])
     evaluation = evaluate(
         labelled.labels[held_out],
-        found.polarity,
+        predictions.polarity,
         labelled.groups[held_out],
         seed=0,
         temperature=temperature,
-        categories=trial.categories,
-        intensities=np.stack([found.negative_intensity, found.positive_intensity], axis=1),
+        categories=pictures.categories,
+        intensities=np.stack([predictions.negative_intensity, predictions.positive_intensity], axis=1),
     )
     # By product, not by joined group: another product's near-copy is no hit.
-    retrieval = retrieval_recall(found.embedding, labelled.products[held_out])
-    return Measured(replace(evaluation, retrieval=retrieval), found)
+    retrieval = retrieval_recall(predictions.embedding, labelled.products[held_out])
+    return Measured(replace(evaluation, retrieval=retrieval), predictions)
 
 
-def held_out_file(trial: Trial, candidate: Predictions, incumbent: Predictions | None) -> bytes:
+def held_out_file(pictures: LabelledSplit, candidate: Predictions, incumbent: Predictions | None) -> bytes:
     """The held-out pictures with both models' answers, as Parquet."""
-    labelled, chosen = trial.labelled, trial.sides.held_out
+    labelled, chosen = pictures.labelled, pictures.sides.held_out
     rows = {
         "image_key": [labelled.keys[index] for index in chosen],
         "label": labelled.labels[chosen],
@@ -91,16 +91,16 @@ def held_out_file(trial: Trial, candidate: Predictions, incumbent: Predictions |
     return sink.getvalue()
 
 
-def answers(trial: Trial, measured: Measured) -> HeldOut:
+def answers(pictures: LabelledSplit, measured: Measured) -> HeldOut:
     """A model's answers on the held-out pictures, for pairing it with another's."""
-    labelled, chosen = trial.labelled, trial.sides.held_out
-    return HeldOut(labelled.labels[chosen], measured.predictions.polarity, labelled.groups[chosen], trial.categories)
+    labelled, chosen = pictures.labelled, pictures.sides.held_out
+    return HeldOut(labelled.labels[chosen], measured.predictions.polarity, labelled.groups[chosen], pictures.categories)
 
 
 def draw_page(
     model: Predictor,
     examples: Examples,
-    trial: Trial,
+    pictures: LabelledSplit,
     *,
     version: int,
     candidate: Measured,
@@ -110,18 +110,18 @@ def draw_page(
 ) -> bytes | None:
     """The evaluation as one HTML document; None where it could not be drawn, which must not cost the training."""
     from pages.evaluation import render_page
-    from pages.evaluation_data import PageData, Verdict, WrongPicture, most_wrong
+    from pages.evaluation_data import PageData, WrongPicture, most_wrong
     from pages.measures import measures_of
 
-    labelled, chosen, found = trial.labelled, trial.sides.held_out, candidate.predictions
+    labelled, chosen, predictions = pictures.labelled, pictures.sides.held_out, candidate.predictions
     try:
-        rows = most_wrong(labelled.labels[chosen], found.polarity)
+        rows = most_wrong(labelled.labels[chosen], predictions.polarity)
         maps = attention_maps(model, examples.pixels(chosen[rows])) if len(rows) else np.empty((0, 2, 1, 1))
         worst = tuple(
             WrongPicture(
                 labelled.keys[chosen[row]],
                 int(labelled.labels[chosen[row]]),
-                float(found.polarity[row]),
+                float(predictions.polarity[row]),
                 labelled.jpegs[chosen[row]],
                 negative,
                 positive,
@@ -131,20 +131,20 @@ def draw_page(
         data = PageData(
             title=f"Model {version}",
             model_version=version,
-            verdict=Verdict.of(decision),
+            decision=decision,
             candidate=measures_of(_shown(candidate.evaluation)),
             incumbent=None if incumbent is None else measures_of(_shown(incumbent.evaluation)),
             labels=labelled.labels[chosen],
-            polarity=found.polarity,
-            positive_intensity=found.positive_intensity,
-            negative_intensity=found.negative_intensity,
+            polarity=predictions.polarity,
+            positive_intensity=predictions.positive_intensity,
+            negative_intensity=predictions.negative_intensity,
             incumbent_polarity=None if incumbent is None else incumbent.predictions.polarity,
-            categories=None if trial.categories is None else [str(name) for name in trial.categories],
+            categories=None if pictures.categories is None else [str(name) for name in pictures.categories],
             worst=worst,
             training=dict(training),
             label_facts={
-                "trained on": len(trial.sides.train),
-                "validation": len(trial.sides.validation),
+                "trained on": len(pictures.sides.train),
+                "validation": len(pictures.sides.validation),
                 "held out": len(chosen),
             },
         )
@@ -156,13 +156,13 @@ def draw_page(
 
 def _shown(evaluation: Evaluation) -> dict[str, Any]:
     """The measures that the page lists, under the names that it explains."""
-    found = evaluation.to_dict()
-    found = {name: value for name, value in found.items() if name not in ("categories", "intensities", "retrieval")}
-    found["ece_before"], found["ece_after"] = found.pop("ece"), found.pop("ece_calibrated")
+    apart = ("categories", "intensities", "retrieval")
+    measures = {name: value for name, value in evaluation.to_dict().items() if name not in apart}
+    measures["ece_before"], measures["ece_after"] = measures.pop("ece"), measures.pop("ece_calibrated")
     if evaluation.retrieval is not None:
         for k, recall in evaluation.retrieval.recall.items():
-            found[f"recall_at_{k}"] = [recall.value, recall.low, recall.high]
-    return found
+            measures[f"recall_at_{k}"] = [recall.value, recall.low, recall.high]
+    return measures
 
 
 def _predict(model: Predictor, examples: Examples, indices: np.ndarray) -> Predictions:

@@ -32,15 +32,15 @@ def read_labelled(lake: Lake, labels: LabelSnapshot, *, seed: int) -> Labelled:
 
     `seed` is that of the split: a joined group bears the name that the split holds out first.
     """
-    wanted = read_shard(lake.store, labels.shard)
-    if wanted.num_rows == 0:
+    snapshot = read_shard(lake.store, labels.shard)
+    if snapshot.num_rows == 0:
         raise LabelsUnusable("no picture has a label of 0 or 1: fill in the label column")
     with catalogue.workbench(lake) as sql:
-        sql.register("wanted", wanted)
+        sql.register("snapshot", snapshot)
         rows = sql.execute(
             """
             SELECT image_key, pixels, sha256, label, weight, product, category
-            FROM wanted JOIN pictures_ever USING (image_key) ORDER BY image_key
+            FROM snapshot JOIN pictures_ever USING (image_key) ORDER BY image_key
             """
         ).to_arrow_table()
     jpegs = rows["pixels"].to_pylist()

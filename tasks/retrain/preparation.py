@@ -18,7 +18,7 @@ from model.preprocessing import Preprocessing
 from model.recipe import TrainingConfig, recipe
 from model.split import split
 from tasks.models import ModelCard, ModelChoice, load_network, new_network, read_card
-from tasks.retrain.judging import Trial
+from tasks.retrain.judging import LabelledSplit
 from tasks.retrain.labelled import Labelled, read_labelled
 from tasks.retrain.labels import LabelSnapshot
 
@@ -55,14 +55,14 @@ class Prepared:
     network: PolarityNetwork
     started_from: str
     training: TrainingConfig
-    trial: Trial
+    pictures: LabelledSplit
     examples: JpegExamples
     incumbent: ModelCard | None
 
     @property
     def training_side(self) -> Subset:
         """What it learns from."""
-        return Subset(self.examples, self.trial.sides.train)
+        return Subset(self.examples, self.pictures.sides.train)
 
 
 def prepare(request: TrainingRequest) -> Prepared:
@@ -83,7 +83,7 @@ def prepare(request: TrainingRequest) -> Prepared:
         network=network,
         started_from=started_from,
         training=_recipe(lake, started_from, config),
-        trial=Trial(labelled, sides),
+        pictures=LabelledSplit(labelled, sides),
         examples=examples_of(labelled, preprocessing, config),
         incumbent=incumbent,
     )

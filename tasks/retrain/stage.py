@@ -82,7 +82,7 @@ def retrain(
     return RetrainSummary(
         model_version=candidate.version,
         promoted=decision.promote,
-        reasons=decision.reasons,
+        reasons=decision.words,
         evaluation=dict(describe(candidate)),
         labelled=snapshot.labelled,
         trained_on=candidate.trained_on,
@@ -95,6 +95,6 @@ def retrain(
 def _show(runner: Runner, candidate: Candidate, page: str) -> None:
     """The decision with its reasons, and where the evaluation page is."""
     verdict = "promoted" if candidate.decision.promote else "refused"
-    reasons = "\n".join(f"- {reason}" for reason in candidate.decision.reasons)
+    reasons = "\n".join(f"- {reason}" for reason in candidate.decision.words)
     link = page if "://" in page else f"file://{page}"
     runner.show("evaluation", f"# Model {candidate.version}: {verdict}\n\n{reasons}\n", links={PAGE: link})

@@ -19,7 +19,7 @@ from tasks import progress
 from tasks.device_lock import device_lock
 from tasks.models import HELD_OUT, ModelCard, load_network, seal_model
 from tasks.retrain.checkpoint import LakeCheckpoint
-from tasks.retrain.judging import PAGE, Measured, Trial, answers, draw_page, held_out_file, measure
+from tasks.retrain.judging import PAGE, LabelledSplit, Measured, answers, draw_page, held_out_file, measure
 from tasks.retrain.labels import LabelSnapshot
 from tasks.retrain.preparation import Prepared, RetrainConfig, TrainingRequest, examples_of, prepare
 from tasks.retrain.torchrun import call_helpers, training_device
@@ -55,9 +55,9 @@ def train_candidate(
     with device_lock(config.device_lock):
         distributed = call_helpers(request)
         model = _train(prepared, request, checkpoint, distributed)
-        measured = measure(model, prepared.examples, prepared.trial)
+        measured = measure(model, prepared.examples, prepared.pictures)
         against = _measure_incumbent(lake, prepared, config)
-    decision = _decide(prepared.trial, measured, against, policy, force_reason)
+    decision = _decide(prepared.pictures, measured, against, policy, force_reason)
     properties = _properties(prepared, request, measured, decision) | {"processes": distributed.world_size}
     version = _write(lake, model, prepared, measured, against, decision, properties)
     return Candidate(
@@ -73,7 +73,7 @@ def train_candidate(
 
 def _checkpoint(lake: Lake, request: TrainingRequest, prepared: Prepared) -> LakeCheckpoint:
     """The same request finds the same checkpoint again."""
-    side = prepared.trial.sides.train.tolist()
+    side = prepared.pictures.sides.train.tolist()
     start = request.config.start
     chosen = start.backbone, start.image_size, start.weights, start.seed
     asked_for = request.labels.sha256, prepared.started_from, chosen, prepared.training, side
@@ -98,12 +98,12 @@ def _train(
 
 def _properties(prepared: Prepared, request: TrainingRequest, measured: Measured, decision: Decision) -> dict[str, Any]:
     """What the manifest says of a training, beside the network itself."""
-    labels, sides = request.labels, prepared.trial.sides
+    labels, sides = request.labels, prepared.pictures.sides
     precision = resolved_precision(training_device(request.config.device), prepared.training.precision)
     return {
         "evaluation": measured.evaluation.to_dict(),
         "incumbent": request.incumbent,
-        "decision": {"promote": decision.promote, "reasons": list(decision.reasons)},
+        "decision": decision.to_dict(),
         "training": prepared.training.to_dict() | {"precision": precision},
         "labels": {
             "sha256": labels.sha256,
@@ -126,11 +126,11 @@ def _write(
     properties: Mapping[str, Any],
 ) -> int:
     """The candidate as a sealed version, not yet in the log; its number."""
-    draft, trial = lake.models.draft(), prepared.trial
+    draft, pictures = lake.models.draft(), prepared.pictures
     page = draw_page(
         model,
         prepared.examples,
-        trial,
+        pictures,
         version=draft.version,
         candidate=measured,
         incumbent=against,
@@ -138,7 +138,7 @@ def _write(
         training=properties["training"],
     )
     theirs = None if against is None else against.predictions
-    files = {HELD_OUT: held_out_file(trial, measured.predictions, theirs)}
+    files = {HELD_OUT: held_out_file(pictures, measured.predictions, theirs)}
     files |= {} if page is None else {PAGE: page}
     seal_model(draft, model.network.cpu(), model.preprocessing, trained=True, properties=properties, files=files)
     return draft.version
@@ -147,14 +147,12 @@ def _write(
 def record_decision(lake: Lake, candidate: Candidate) -> None:
     """Promote or refuse the candidate by one log entry. Raises LostRace."""
     action: Action = "promote" if candidate.decision.promote else "refuse"
-    lake.models.append(
-        action, candidate.version, based_on=candidate.newest, reason="; ".join(candidate.decision.reasons)
-    )
+    lake.models.append(action, candidate.version, based_on=candidate.newest, reason="; ".join(candidate.decision.words))
     lake.store.delete([candidate.checkpoint])
 
 
 def _decide(
-    trial: Trial,
+    pictures: LabelledSplit,
     candidate: Measured,
     incumbent: Measured | None,
     policy: GatePolicy,
@@ -165,12 +163,12 @@ def _decide(
         candidate.evaluation,
         None if incumbent is None else incumbent.evaluation,
         policy,
-        held_out=answers(trial, candidate),
-        incumbent_held_out=None if incumbent is None else answers(trial, incumbent),
+        held_out=answers(pictures, candidate),
+        incumbent_held_out=None if incumbent is None else answers(pictures, incumbent),
     )
     if force_reason is None or decision.promote:
         return decision
-    return replace(decision, promote=True, reasons=(f"forced: {force_reason}", *decision.reasons))
+    return replace(decision, forced=force_reason)
 
 
 def _tell(report: EpochReport, pictures: int) -> None:
@@ -184,9 +182,9 @@ def _measure_incumbent(lake: Lake, prepared: Prepared, config: RetrainConfig) ->
     incumbent: ModelCard | None = prepared.incumbent
     if incumbent is None or not incumbent.trained:
         return None
-    examples = examples_of(prepared.trial.labelled, incumbent.preprocessing, config)
+    examples = examples_of(prepared.pictures.labelled, incumbent.preprocessing, config)
     model = Predictor(load_network(lake, incumbent), incumbent.preprocessing, choose_device(config.device))
-    return measure(model, examples, prepared.trial)
+    return measure(model, examples, prepared.pictures)
 
 
 def describe(candidate: Candidate) -> Mapping[str, Any]:
