@@ -41,7 +41,8 @@ def score(lake_uri: str, _source: str) -> int:
 
 def with_a_model(lake_uri: str, source: str) -> int:
     """What scoring needs."""
-    from tasks.models import ModelChoice, init_model
+    from tasks.config import ModelChoice
+    from tasks.models import init_model
 
     init_model(lake_uri, ModelChoice(backbone="resnet18", image_size=32, weights="random"))
     return ingest(lake_uri, source)

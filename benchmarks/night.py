@@ -13,7 +13,8 @@ import tempfile
 from pathlib import Path
 
 from lake.lake import Lake, open_lake
-from tasks.models import ModelChoice, init_model
+from tasks.config import ModelChoice
+from tasks.models import init_model
 from tasks.night import NightConfig, night
 from tasks.runner import Inline
 from vitrine.demo.draw_catalogue import draw_catalogue
@@ -37,7 +38,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="vitrine-") as folder:
         source, uri = Path(folder, "pictures"), str(Path(folder, "lake"))
         drawn = draw_catalogue(source, products=arguments.pictures // VIEWS, views=VIEWS, broken=0)
-        init_model(uri, ModelChoice(arguments.backbone, arguments.image_size, "random"))
+        init_model(uri, ModelChoice(backbone=arguments.backbone, image_size=arguments.image_size, weights="random"))
         lake = open_lake(uri)
         nights = {"all new": night_of(lake, str(source)), "unchanged": night_of(lake, str(source))}
         changed = drawn[: max(1, len(drawn) // 100)]

@@ -30,7 +30,8 @@ from lake import catalogue
 from lake.lake import open_lake
 from lake.parquet import round_to_bfloat16
 from lake.schemas import SCORES
-from tasks.models import ModelChoice, init_model
+from tasks.config import ModelChoice
+from tasks.models import init_model
 
 PART = 8192
 EMBEDDING = 512  # of resnet18

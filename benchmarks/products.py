@@ -29,7 +29,8 @@ from index.spec import IndexKind, IndexSpec, Metric
 from index.tuning import tune
 from lake import catalogue
 from lake.lake import open_lake
-from tasks.models import ModelChoice, init_model
+from tasks.config import ModelChoice
+from tasks.models import init_model
 
 K = 10
 KINDS: tuple[tuple[str, IndexKind], ...] = (("exact", "flat"), ("PQ", "pq"), ("coarse + PQ", "ivfpq"))
@@ -80,7 +81,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="vitrine-") as folder:
         lake = asked.lake or str(Path(folder, "lake"))
         if asked.pictures:
-            init_model(lake, ModelChoice(asked.backbone, asked.image_size, "random"))
+            init_model(lake, ModelChoice(backbone=asked.backbone, image_size=asked.image_size, weights="random"))
             night_of(open_lake(lake), str(asked.pictures))
         vectors, keys, named = read_embeddings(lake, asked.product_id_pattern)
         products = np.array(named)

@@ -19,7 +19,7 @@ from index.arrays import Floats
 from lake.parquet import round_to_bfloat16
 from lake.rollback import roll_back
 from tasks import progress
-from tasks.rebuild.plan import RebuildConfig
+from tasks.rebuild.config import RebuildConfig
 from tasks.rebuild.stage import IndexSummary, rebuild
 from tasks.runner import Inline
 from tests.vector_lake import VectorLake

@@ -49,8 +49,9 @@ from model.pictures.decode import decode, encode_jpeg
 from model.predict import Predictions, Predictor, choose_device
 from model.preprocessing import Preprocessing
 from model.weights import dump_weights, load_weights
+from tasks.score.config import Compile, ScoreConfig
 from tasks.score.rows import read_pixels, score_rows
-from tasks.score.scorer import Compile, Scorer, ScorerOptions, make_scorer
+from tasks.score.scorer import Scorer, make_scorer
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "grocery-packages"
 SHARDS = 4
@@ -315,7 +316,7 @@ def _twin(file: Path, number: int) -> str:
 def measure(job: Job, batch_sizes: list[int], compile_: Compile, with_ray: bool) -> None:
     """All contestants in turn, round after round."""
     scorers = {
-        size: make_scorer(job.model, ScorerOptions(size, decode_threads=CORES, compile=compile_))
+        size: make_scorer(job.model, ScoreConfig(batch_size=size, decode_threads=CORES, compile=compile_))
         for size in batch_sizes
     }
     for size, scorer in scorers.items():

@@ -11,7 +11,6 @@ import tomllib
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -48,9 +47,7 @@ def run_here(parameters: Runnable[Summary_co]) -> Summary_co:
     """Run in this process, or on the server that PREFECT_API_URL names. Raises PrefectUnavailable, and what runs."""
     url = api_url()
     if url is None:
-        settings = parameters.settings
-        terms = LeaseTerms(settings.lease_seconds, timedelta(hours=settings.wait_hours))
-        return parameters.run(Inline(terms))
+        return parameters.run(Inline(parameters.settings.config(LeaseTerms)))
     with _quietly(), _server(url):
         summary: Summary_co = parameters.flow()(parameters)
         return summary

@@ -7,8 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import timedelta
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, ParamSpec, TypeVar, cast
 
@@ -129,8 +128,7 @@ class PrefectRunner:
 
 def prefect_runner(settings: Settings, *, task_runners: TaskRunners = ThreadPoolTaskRunner) -> PrefectRunner:
     """The runner of the flow run that is at work here; one of a deployment waits for the lease on the lake."""
-    terms = LeaseTerms(settings.lease_seconds, timedelta(hours=settings.wait_hours), waits=is_deployed())
-    return PrefectRunner(terms, task_runners)
+    return PrefectRunner(replace(settings.config(LeaseTerms), waits=is_deployed()), task_runners)
 
 
 def is_deployed() -> bool:

@@ -1,90 +1,46 @@
-"""Deployment settings: environment variables VITRINE_… or vitrine.toml. The only reader of the environment.
+"""Deployment settings: the environment's VITRINE_… and vitrine.toml, which nothing else reads.
 
-Scientific choices stand beside their code in frozen dataclasses; these are the ones that differ from one
-installation to the next.
+They contain the sections that stand beside the code which uses them, and nothing of their own. What others define is
+read by others: boto3 looks for S3's credentials, region and endpoint (AWS_…), flows/here.py for a Prefect server
+(PREFECT_…), and torchrun says in the environment that it started a process.
 """
 
 from __future__ import annotations
 
 import os
-import re
-from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Any
 
-from pydantic import AfterValidator, Field, ValidationError
+from pydantic import ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from flows.errors import SettingsError
-from lake.presence import LEASE_SECONDS
-
-CORES = os.cpu_count() or 1
-
-
-def _one_group(pattern: str) -> str:
-    try:
-        groups = re.compile(pattern).groups
-    except re.error as error:
-        raise ValueError(f"not a regular expression: {error}") from error
-    if groups != 1:
-        raise ValueError(f"expected one group, the product's id, found {groups}")
-    return pattern
+from flows.sections import Section, build, containing, first_problem
+from lake.collection_policy import CollectionPolicy
+from lake.lease_policy import LeasePolicy
+from model.gate_policy import GatePolicy
+from tasks.config import CacheConfig, DefaultWeightsConfig, LabelsConfig, LakeConfig, SourceConfig
+from tasks.ingest.config import IngestConfig
+from tasks.rebuild.config import RebuildConfig
+from tasks.score.config import ScoreConfig
 
 
-Pattern = Annotated[str, AfterValidator(_one_group)]
-
-
-def _absolute(path: Path) -> Path:
-    path = path.expanduser()
-    if not path.is_absolute():
-        raise ValueError("expected an absolute path: a worker runs in a directory of its own")
-    return path
-
-
-AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
-
-
+@containing(
+    LakeConfig,
+    SourceConfig,
+    LabelsConfig,
+    DefaultWeightsConfig,
+    IngestConfig,
+    ScoreConfig,
+    RebuildConfig,
+    GatePolicy,
+    CollectionPolicy,
+    LeasePolicy,
+)
 class Settings(BaseSettings):
     """Each field is VITRINE_<NAME> in the environment, or <name> in vitrine.toml; the environment wins."""
 
     model_config = SettingsConfigDict(env_prefix="VITRINE_", toml_file="vitrine.toml", extra="forbid")
-
-    lake: str = "./vitrine-data"
-    source: str | None = None
-    labels: str | None = None
-    weights: str = "imagenet"
-
-    product_id_pattern: Pattern | None = None
-    max_deleted_share: float = Field(0.5, ge=0, le=1)
-    shard_pictures: int = Field(1024, ge=1)
-    fetch_threads: int | None = Field(None, ge=1)
-    decode_threads: int = Field(CORES, ge=1)
-
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    device_lock: AbsolutePath | None = None
-    batch_size: int | None = Field(None, ge=1)
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    compile: Literal["auto", "always", "never"] = "auto"
-    gpu_decode: bool = False
-
-    recall_target: float = Field(0.99, gt=0, le=1)
-    flat_below: int = Field(20_000, ge=0)
-    index_kind: Literal["flat", "pq", "ivfpq"] = "ivfpq"
-    index_metric: Literal["cosine", "euclidean"] = "cosine"
-    shard_vectors: int = Field(50_000, ge=1)
-    shard_deleted_share: float = Field(0.2, ge=0, le=1)
-
-    wait_hours: float = Field(6, ge=0)
-    lease_seconds: float = Field(LEASE_SECONDS, ge=10)
-
-    keep_versions: int = Field(5, ge=1)
-    keep_days: float = Field(30, ge=0)
-    longest_run_hours: float = Field(72, ge=0)
-
-    minimum_balanced_accuracy: float = Field(0.6, ge=0, le=1)
-    credible_loss: float = Field(0.05, ge=0, le=1)
-
-    cache: Path = Field(default_factory=lambda: Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "vitrine"))
 
     @classmethod
     def settings_customise_sources(
@@ -98,10 +54,23 @@ class Settings(BaseSettings):
         """Arguments, then the environment, then vitrine.toml."""
         return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
 
-    @cached_property
+    def values(self) -> dict[str, Any]:
+        """Every setting by its name."""
+        return {name: getattr(self, name) for name in type(self).model_fields}
+
+    def config(self, section: type[Section]) -> Section:
+        """A section as the settings say."""
+        return build(section, self.values())
+
+    @property
+    def lake_uri(self) -> str:
+        """The lake that is meant where none is named."""
+        return self.config(LakeConfig).lake
+
+    @property
     def cache_directory(self) -> Path:
         """Where remote index versions are kept to be opened; safe to delete."""
-        return self.cache.expanduser()
+        return self.config(CacheConfig).cache
 
 
 def read_settings() -> Settings:
@@ -109,10 +78,10 @@ def read_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(map(str, first["loc"]))
+        name, problem = first_problem(error)
+        value = error.errors()[0]["input"]
         raise SettingsError(
-            f"setting {name!r} (VITRINE_{name.upper()} or vitrine.toml): {first['msg']}, found {first['input']!r}"
+            f"setting {name!r} (VITRINE_{name.upper()} or vitrine.toml): {problem}, found {value!r}"
         ) from error
     except ValueError as error:  # vitrine.toml is no TOML
         raise SettingsError(f"vitrine.toml can't be read: {error}") from error

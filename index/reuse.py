@@ -25,8 +25,8 @@ class ShardLimits:
     again once for each power of `alike` that lies between a night's rows and a full shard.
     """
 
-    vectors: int = 50_000
-    deleted_share: float = 0.2
+    vectors: int
+    deleted_share: float
     alike: int = 8
 
     def __post_init__(self) -> None:

@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
-from lake.errors import LakeError, LostRace
+from lake.collection_policy import CollectionPolicy
+from lake.errors import LostRace
 from lake.lake import Lake
 from lake.log import Entry, known_among
 from lake.manifest import MANIFEST
@@ -22,19 +23,6 @@ from lake.store import ObjectInfo
 from lake.versions import CLAIM, Versions
 
 ATTEMPTS = 3  # a publication meanwhile moves the current version, and the plan is made again
-
-
-@dataclass(frozen=True)
-class CollectionPolicy:
-    """What is kept. A version goes when it is neither among the newest ones nor young."""
-
-    keep: int = 5  # newest accepted versions of each kind
-    older_than: timedelta = timedelta(days=30)  # since the log last spoke of a version
-    longest_run: timedelta = timedelta(days=3)  # what is younger and has no name may be in use
-
-    def __post_init__(self) -> None:
-        if self.keep < 1 or min(self.older_than, self.longest_run) < timedelta(0):
-            raise LakeError(f"expected to keep at least 1 version and ages of at least 0: {self}")
 
 
 @dataclass(frozen=True)
@@ -105,8 +93,8 @@ def expendable(entries: list[Entry], policy: CollectionPolicy, now: datetime, ne
     spoken_of = {entry.version: entry.at for entry in entries}
     accepted = {entry.version: entry.sequence for entry in entries if entry.current == entry.version}
     newest = sorted(accepted, key=lambda version: accepted[version], reverse=True)
-    kept = {*newest[: policy.keep], *needed, entries[-1].current}
-    return sorted(version for version in known_among(entries) - kept if spoken_of[version] <= now - policy.older_than)
+    kept = {*newest[: policy.keep_versions], *needed, entries[-1].current}
+    return sorted(version for version in known_among(entries) - kept if spoken_of[version] <= now - policy.oldest)
 
 
 def _collect_versions(
@@ -119,7 +107,7 @@ def _collect_versions(
         doomed = _find_files(lake, versions, entries, set(going), now - policy.longest_run)
         try:
             for version in [] if dry_run else sorted({*going, *doomed.drafts}):
-                why = "its run is dead" if version in doomed.drafts else f"older than the newest {policy.keep}"
+                why = "its run is dead" if version in doomed.drafts else f"older than the newest {policy.keep_versions}"
                 versions.append("collect", version, based_on=entries[-1] if entries else None, reason=why)
         except LostRace:
             if attempt == ATTEMPTS - 1:

@@ -19,11 +19,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from lake.errors import LakeError, ObjectNotFound
+from lake.lease_policy import LEASE_SECONDS
 from lake.store import Store
 
 logger = logging.getLogger(__name__)
 
-LEASE_SECONDS = 75.0  # a sign of life is old after so long; with the wait to make sure, a dead run holds for 105 s
 BEATS = 6  # signs of life in that time
 
 

@@ -10,33 +10,7 @@ from numpy.typing import NDArray
 from model.bootstrap import Interval, group_draws, group_means, middle
 from model.calibration import apply_temperature, calibration_error
 from model.evaluation import Evaluation, HeldOut, answers_of
-
-
-@dataclass(frozen=True)
-class GatePolicy:
-    """The floors, and how much worse than the incumbent is still good enough."""
-
-    minimum_accuracy_above_majority: float = 0.0
-    minimum_balanced_accuracy: float = 0.6
-    tolerated_loss: float = 0.01
-    """Of accuracy and of balanced accuracy against the incumbent where the two cannot be paired: retraining on
-    newer labels is worth a loss that a few hundred held-out pictures could not tell from chance."""
-    credible_loss: float = 0.05
-    """Paired, the balanced accuracy must not be below the incumbent's at all, or weekly losses would add up;
-    and its lower 95% bound may be below by this. Not by 0.01: two equally good networks that differ on one
-    picture in twenty have a bound of −0.03 on 200 pictures, and none would ever be promoted."""
-    largest_ece: float = 0.1
-    """Of the calibrated P(positive), beyond what chance gives a perfectly calibrated model on as many pictures
-    (0.1 and more on a hundred)."""
-    slice_pictures: int = 30
-    """The smallest category that is compared; below, one picture moves its accuracy by more than 3 points."""
-    slice_loss: float = 0.05
-    """A category refuses the candidate only where its accuracy is worse by more than this with 95% confidence."""
-    recall_loss: float = 0.05
-    """Of retrieval recall, by point estimate: similarity search is a use of its own, which polarity's measures
-    do not see."""
-    bootstrap: int = 2000
-    seed: int = 0
+from model.gate_policy import GatePolicy
 
 
 @dataclass(frozen=True)
@@ -132,7 +106,7 @@ def _soundness(candidate: Evaluation, held_out: HeldOut, policy: GatePolicy) -> 
 
 def _chance_ece(polarity: NDArray[np.floating], policy: GatePolicy) -> float:
     """The mean error over labels drawn as the polarity says: what is left when nothing is wrong."""
-    rng = np.random.default_rng(policy.seed)
+    rng = np.random.default_rng(policy.bootstrap_seed)
     draws = (rng.random(len(polarity)) < polarity for _ in range(100))
     return float(np.mean([calibration_error(drawn.astype(np.int64), polarity) for drawn in draws]))
 
@@ -197,7 +171,9 @@ def _balanced_gain(gain: NDArray[np.int64], held_out: HeldOut, policy: GatePolic
         pictures = counts @ drawn
         return float(np.mean(gains @ drawn / pictures)) if pictures.all() else float("nan")
 
-    samples = [mean_gain(drawn) for drawn in group_draws(counts.shape[1], policy.bootstrap, policy.seed)]
+    samples = [
+        mean_gain(drawn) for drawn in group_draws(counts.shape[1], policy.bootstrap_samples, policy.bootstrap_seed)
+    ]
     return mean_gain(np.ones(counts.shape[1], dtype=np.int64)), middle(np.array(samples))
 
 
@@ -210,7 +186,7 @@ def _slices(gain: NDArray[np.int64], held_out: HeldOut, policy: GatePolicy) -> C
     worse = []
     for name in large:
         inside = categories == name
-        samples = group_means(gain[inside], held_out.groups[inside], policy.bootstrap, policy.seed)
+        samples = group_means(gain[inside], held_out.groups[inside], policy.bootstrap_samples, policy.bootstrap_seed)
         upper = float(np.quantile(samples, 0.975)) if len(samples) else float("inf")
         if not upper >= -policy.slice_loss - 1e-9:
             worse.append(f"{name} (gain {gain[inside].mean():+.3f}, at most {upper:+.3f})")

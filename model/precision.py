@@ -1,12 +1,11 @@
 """In which numbers a network computes on a device."""
 
 from contextlib import AbstractContextManager
-from typing import Literal
 
 import torch
 
-Precision = Literal["auto", "float32", "bfloat16"]
-ScoringPrecision = Literal["auto", "float32", "bfloat16", "float16"]
+from model.choices import Precision, ScoringPrecision
+
 FIRST_WITH_FLOAT16 = (7, 0)  # CUDA's compute capability: Volta, the first with tensor cores
 FIRST_WITH_BFLOAT16 = (8, 0)  # Ampere
 

@@ -16,11 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from model.choices import ScoringPrecision
 from model.errors import ModelError
 from model.evaluation import answers_of
 from model.folding import Computed
 from model.network import NEGATIVE, POSITIVE, PolarityNetwork, probabilities
-from model.precision import ScoringPrecision, scoring_dtype
+from model.precision import scoring_dtype
 from model.preprocessing import Preprocessing
 
 Answering = Callable[[Tensor], tuple[Tensor, Tensor]]

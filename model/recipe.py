@@ -7,9 +7,9 @@ from typing import Any, get_args
 from torch import nn
 
 from model.backbones.spec import BackboneSpec
+from model.choices import Precision
 from model.losses import LossWeights
 from model.network import PolarityNetwork
-from model.precision import Precision
 
 
 @dataclass(frozen=True)

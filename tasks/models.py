@@ -17,10 +17,11 @@ from lake.log import Entry
 from lake.store import open_store
 from lake.versions import Draft
 from model.backbones.names import DEFAULT
+from tasks.config import ModelChoice
 
 if TYPE_CHECKING:
+    from model.choices import ScoringPrecision
     from model.network import NetworkConfig, PolarityNetwork
-    from model.precision import ScoringPrecision
     from model.predict import Predictor
     from model.preprocessing import Preprocessing
 
@@ -29,22 +30,6 @@ HELD_OUT = "held-out.parquet"  # in a model version: what it, and the incumbent,
 
 _loading = threading.Lock()
 _resident: dict[tuple[str, str, str], Predictor] = {}
-
-
-@dataclass(frozen=True)
-class ModelChoice:
-    """What a model starts from. None leaves the choice to the lake: what the current model has."""
-
-    backbone: str | None = None
-    image_size: int | None = None
-    weights: str | None = None  # "imagenet", "random", or the path or URI of a safetensors file
-    seed: int = 0
-    default_weights: str = "imagenet"  # the same, where neither `weights` nor the current model says
-
-    @property
-    def start(self) -> str:
-        """What a model that follows no other starts from."""
-        return self.weights or self.default_weights
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 from lake.errors import ModelReplaced
 from lake.lake import Lake
 from tasks.errors import CountsDisagree
+from tasks.ingest.config import IngestConfig
 from tasks.ingest.stage import IngestSummary, ingest
-from tasks.ingest.units import IngestConfig
 from tasks.models import require_model
-from tasks.rebuild.plan import RebuildConfig
+from tasks.rebuild.config import RebuildConfig
 from tasks.rebuild.stage import IndexSummary, rebuild
 from tasks.runner import Runner
 from tasks.runs import Run, running
+from tasks.score.config import ScoreConfig
 from tasks.score.stage import ScoreSummary, score
-from tasks.score.units import ScoreConfig
 from tasks.timing import StageTime, bottleneck
 
 ATTEMPTS = 3  # a person rolls back once or twice in a night

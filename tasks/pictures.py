@@ -12,7 +12,7 @@ from tasks.models import predictor
 
 if TYPE_CHECKING:
     from lake.lake import Lake
-    from model.precision import ScoringPrecision
+    from model.choices import ScoringPrecision
     from model.predict import Predictor
 
 SHORT_SIDE = 256  # of the stored pixels; larger than any input of the networks but few bytes

@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
+from pydantic.dataclasses import dataclass as checked_dataclass
+
 from lake.errors import StoreUnavailable
-from lake.presence import LEASE_SECONDS
+from lake.lease_policy import LeasePolicy
 from tasks import progress
 
 if TYPE_CHECKING:
@@ -33,12 +34,10 @@ Work = TypeVar("Work")
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True)
-class LeaseTerms:
+@checked_dataclass(frozen=True, kw_only=True)
+class LeaseTerms(LeasePolicy):
     """How a run takes its turn at a lake that one run writes to at a time."""
 
-    seconds: float = LEASE_SECONDS  # without a sign of life after which the holder counts as dead
-    longest_wait: timedelta = timedelta(hours=6)
     waits: bool = False  # or fails at once where another run writes
 
 
@@ -82,7 +81,7 @@ class Runner(Protocol):
 class Inline:
     """Units run in this process, shards in threads of it: they release the GIL."""
 
-    lease: LeaseTerms = LeaseTerms()
+    lease: LeaseTerms = field(default_factory=LeaseTerms)
     retry_seconds: float = RETRY_SECONDS
     current: Run | None = field(default=None, init=False, repr=False)
 

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -92,7 +92,7 @@ class Run:
         if self.lease is not None:
             yield
             return
-        patience = self.runner.lease.longest_wait * (1 if wait else 0)
+        patience = timedelta(hours=self.runner.lease.wait_hours if wait else 0)
         with self.runner.waiting() as say:
             lease = acquire(self.lake, self.presence, wait=patience, on_wait=lambda writer: say(_waits_for(writer)))
         unleased, self.lake, self.lease, failed = self.lake, lease.lake, lease, True
@@ -172,7 +172,7 @@ def _opened(around: ExitStack, lake: Lake, flow: str, runner: Runner, source: st
         run = Run(uuid.uuid4().hex, flow, parent.lake, parent.presence, runner, source, parent.lease, parent)
     else:
         run_id = runner.run_id()
-        presence = Presence(lake.store, run_id, flow, lease_seconds=runner.lease.seconds)
+        presence = Presence(lake.store, run_id, flow, lease_seconds=runner.lease.lease_seconds)
         run = Run(run_id, flow, lake, presence, runner, source)
     around.callback(setattr, runner, "current", parent)
     runner.current = run

@@ -6,17 +6,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lake.lake import open_lake
+from tasks.config import ModelChoice
 from tasks.ingest import stage as ingesting
+from tasks.ingest.config import IngestConfig
 from tasks.ingest.stage import IngestSummary
-from tasks.ingest.units import IngestConfig
-from tasks.models import ModelChoice, init_model
+from tasks.models import init_model
 from tasks.rebuild import stage as rebuilding
-from tasks.rebuild.plan import IndexPlan, RebuildConfig
+from tasks.rebuild.config import RebuildConfig
+from tasks.rebuild.plan import IndexPlan
 from tasks.rebuild.units import PublishedIndex, published
 from tasks.runner import Inline
 from tasks.runs import running
 from tasks.score import stage as scoring
-from tasks.score.units import ScoreConfig
+from tasks.score.config import ScoreConfig
 from vitrine.demo.draw_catalogue import DrawnPicture, draw_catalogue
 
 SMALL_MODEL = ModelChoice(backbone="resnet18", image_size=64, weights="random")
@@ -68,7 +70,9 @@ def build(folder: Path, *, products: int = 6, views: int = 2, size: int = 64) ->
     source, lake_uri = folder / "pictures", str(folder / "lake")
     pictures = draw_catalogue(source, products=products, views=views, size=size)
     init_model(lake_uri, SMALL_MODEL)
-    ingest(lake_uri, str(source), IngestConfig(PRODUCT_ID_PATTERN, fetch_threads=2, decode_threads=2))
+    ingest(
+        lake_uri, str(source), IngestConfig(product_id_pattern=PRODUCT_ID_PATTERN, fetch_threads=2, decode_threads=2)
+    )
     score(lake_uri)
     rebuild(lake_uri)
     return SmallLake(lake_uri, source, tuple(pictures))

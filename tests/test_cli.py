@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import uuid
@@ -17,6 +18,16 @@ import pytest
 import safetensors.torch
 import torch
 
+from flows.parameters import (
+    CollectParameters,
+    FlowParameters,
+    IngestParameters,
+    InitModelParameters,
+    NightlyParameters,
+    RebuildParameters,
+    RetrainParameters,
+    ScoreParameters,
+)
 from lake.lake import open_lake
 from lake.store import open_store
 from model.backbones.registry import BACKBONES
@@ -65,7 +76,8 @@ print(json.dumps([out.getvalue(), sorted(name for name in sys.modules if "." not
 INTERRUPTED = """
 import signal
 import vitrine.cli.app
-vitrine.cli.app._open = lambda _uri: signal.raise_signal(signal.SIGINT)
+import vitrine.cli.reading
+vitrine.cli.reading.open_lake = lambda _uri: signal.raise_signal(signal.SIGINT)
 vitrine.cli.app.main()
 """
 
@@ -181,7 +193,7 @@ def filled(arguments: str, places: dict[str, str]) -> list[str]:
     return [word.replace("␣", " ").format_map(places) for word in arguments.split()]
 
 
-def told(ended: Ended) -> str:
+def failure_of(ended: Ended) -> str:
     """The one line that a failed command leaves."""
     assert ended.out == ""
     assert "Traceback" not in ended.err
@@ -271,6 +283,12 @@ MISUSES = [
     ("ingest {source} --lake {new} --product-id-pattern (a)(b) --dry-run", "expected one group"),
     ("ingest {source} --lake {new} --max-deleted-share 2", "--max-deleted-share"),
     ("score --lake {lake} --device abacus", "--device"),
+    ("score --lake {lake} --device-lock lock", "--device-lock: expected an absolute path"),
+    ("nightly {source} --lake {lake} --precision float8", "--precision"),
+    ("nightly {source} --lake {lake} --recall-target 0", "--recall-target: Input should be greater than 0"),
+    ("nightly {source} --lake {lake} --shard-pictures 0 --dry-run", "--shard-pictures"),
+    ("retrain {labels} --lake {lake} --held-out-share 1", "--held-out-share: Input should be less than 1"),
+    ("retrain {labels} --lake {lake} --held-out-share 0.95", "held_out_share and validation_share below 1 together"),
     ("status --lake {lake} --nonsense", "No such option: --nonsense; see `vitrine status --help`"),
     ("--nonsense", "No such option: --nonsense; see `vitrine --help`"),
     ("nonsense", "No such command 'nonsense'; see `vitrine --help`"),
@@ -289,8 +307,8 @@ MISUSES = [
     ("near-duplicates --threshold nan --lake {lake}", "--threshold"),
     ("search --key {key} -k 0 --lake {lake}", "'-k'"),
     ("init-model --image-size 7 --lake {new}", "--image-size"),
-    ("collect --lake {lake} --older-than soon", "--older-than: expected an age such as 30d or 12h, found 'soon'"),
-    ("collect --lake {lake} --keep 0", "'--keep'"),
+    ("collect --lake {lake} --keep-days soon", "Invalid value for '--keep-days': Input should be a valid number"),
+    ("collect --lake {lake} --keep-versions 0", "'--keep-versions'"),
 ]
 
 
@@ -300,7 +318,7 @@ def test_a_failure_is_one_line_and_changes_nothing(
 ) -> None:
     before = contents(places)
     ended = run(*filled(arguments, places))
-    assert expected in told(ended)
+    assert expected in failure_of(ended)
     assert ended.code == 1
     assert contents(places) == before
 
@@ -311,7 +329,7 @@ def test_bad_usage_is_one_line_and_changes_nothing(
 ) -> None:
     before = contents(places)
     ended = run(*filled(arguments, places))
-    assert expected in told(ended)
+    assert expected in failure_of(ended)
     assert ended.code == 2
     assert contents(places) == before
 
@@ -331,7 +349,7 @@ def test_a_setting_that_can_not_be_used_is_named(
 ) -> None:
     before = contents(places)
     ended = run(*filled(arguments, places), **{name: value})
-    assert expected in told(ended)
+    assert expected in failure_of(ended)
     assert ended.code == 2
     assert contents(places) == before
 
@@ -352,7 +370,7 @@ def test_a_vitrine_toml_that_can_not_be_used_says_why(
 ) -> None:
     (tmp_path / "vitrine.toml").write_bytes(text if isinstance(text, bytes) else text.encode())
     ended = run("status")
-    assert expected in told(ended)
+    assert expected in failure_of(ended)
     assert ended.code == 2
     assert [path.name for path in tmp_path.iterdir()] == ["vitrine.toml"]
 
@@ -361,9 +379,11 @@ def test_settings_come_from_the_toml_the_environment_wins_over_it_and_an_option_
     run: Run, tmp_path: Path, small: SmallLake
 ) -> None:
     (tmp_path / "vitrine.toml").write_text("lake = 'from-toml'\n")
-    assert "no lake at from-toml" in told(run("status"))
-    assert "no lake at from-environment" in told(run("status", VITRINE_LAKE="from-environment"))
-    assert "no lake at from-option" in told(run("status", "--lake", "from-option", VITRINE_LAKE="from-environment"))
+    assert "no lake at from-toml" in failure_of(run("status"))
+    assert "no lake at from-environment" in failure_of(run("status", VITRINE_LAKE="from-environment"))
+    assert "no lake at from-option" in failure_of(
+        run("status", "--lake", "from-option", VITRINE_LAKE="from-environment")
+    )
     assert run("status", VITRINE_LAKE=small.uri).code == 0
 
 
@@ -407,7 +427,7 @@ def test_a_bucket_that_is_not_there_is_one_line(run: Run, places: dict[str, str]
     missing = f"s3://vitrine-no-such-bucket-{uuid.uuid4().hex[:8]}/pictures"
     credentials = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
     ended = run(*filled(arguments, places | {"missing": missing}), **credentials)
-    assert "does not exist" in told(ended)
+    assert "does not exist" in failure_of(ended)
     assert ended.code == 1
     assert contents(places) == before
     assert open_store(s3_root).names("") == []
@@ -428,7 +448,7 @@ def test_the_process_ends_with_the_exit_code_and_the_line(
     fresh: Run, places: dict[str, str], arguments: str, code: int, expected: str
 ) -> None:
     ended = fresh(*filled(arguments, places))
-    assert expected in told(ended)
+    assert expected in failure_of(ended)
     assert ended.code == code
 
 
@@ -441,7 +461,7 @@ def test_an_interrupted_command_says_so(environment: dict[str, str], tmp_path: P
         text=True,
         check=False,
     )
-    assert "interrupted" in told(Ended(done.returncode, done.stdout, done.stderr))
+    assert "interrupted" in failure_of(Ended(done.returncode, done.stdout, done.stderr))
     assert done.returncode == 130
 
 
@@ -512,7 +532,7 @@ def test_a_first_model_starts_from_the_weights_that_the_settings_name(run: Run, 
     (tmp_path / "backbone.safetensors").write_bytes(safetensors.torch.save(theirs))
     lake = str(tmp_path / "lake")
     command = ("init-model", "--backbone", "resnet18", "--image-size", "64", "--lake", lake, "--json")
-    made = run(*command, VITRINE_WEIGHTS=str(tmp_path / "backbone.safetensors"))
+    made = run(*command, VITRINE_DEFAULT_WEIGHTS=str(tmp_path / "backbone.safetensors"))
     assert json.loads(made.out)["weights"] == str(tmp_path / "backbone.safetensors")
     state = safetensors.torch.load(open_lake(lake).models.read(1, "weights.safetensors"))
     assert all(torch.equal(tensor, state[f"backbone.{name}"]) for name, tensor in theirs.items())
@@ -523,7 +543,7 @@ def test_collect_removes_what_it_said_it_would(run: Run, tmp_path: Path) -> None
     for night in range(3):
         lake.change({f"{night}.jpg": np.eye(8, dtype=np.float32)[night]})
         small_lake.rebuild(lake.uri)
-    arguments = ("collect", "--keep", "1", "--older-than", "0h", "--lake", lake.uri)
+    arguments = ("collect", "--keep-versions", "1", "--keep-days", "0", "--lake", lake.uri)
     said, done = (json.loads(run(*arguments, *more, "--json").out) for more in (["--dry-run"], []))
     assert said | {"dry_run": False} == done
     # A description and a mask each, and the truth that the second was held against: a lone picture has none.
@@ -532,7 +552,7 @@ def test_collect_removes_what_it_said_it_would(run: Run, tmp_path: Path) -> None
     assert [row["status"] for row in listed] == ["collected", "collected", "accepted"]
     gone = run("rollback", "indexes", "1", "--lake", lake.uri)
     assert gone.code == 1
-    assert "version 1 was collected on" in told(gone)
+    assert "version 1 was collected on" in failure_of(gone)
     assert run(*arguments).out.startswith("files   removed 0.0 MB: 0 files of versions")
 
 
@@ -557,7 +577,7 @@ def test_a_dry_run_of_an_index_says_what_it_would_write_and_how_much_memory_it_t
 ) -> None:
     arguments = ("rebuild-index", "--lake", small.uri, "--dry-run", "--json")
     assert json.loads(run(*arguments).out)["publish"] == "nothing: the published index has this content"
-    found = json.loads(run(*arguments, "--full").out)
+    found = json.loads(run(*arguments, "--full-rebuild", "a test").out)
     assert found["publish"] == "a new version"
     assert (found["vectors"], found["shards_kept"], found["shards_to_write"], found["vectors_to_write"]) == (
         12,
@@ -657,7 +677,7 @@ def imported_by(environment: dict[str, str], *arguments: str) -> tuple[str, set[
     return out, set(modules)
 
 
-@pytest.mark.parametrize("arguments", ["--help", "", "nightly --help"])
+@pytest.mark.parametrize("arguments", ["--help", "", "nightly --help", "retrain --help"])
 def test_help_imports_nothing_heavy(environment: dict[str, str], arguments: str) -> None:
     out, modules = imported_by(environment, *arguments.split())
     assert out.startswith("Usage: vitrine")
@@ -709,6 +729,15 @@ def test_a_run_imports_no_prefect_and_a_night_of_nothing_new_no_torch(
     assert modules & {"prefect", "sklearn", "fastapi"} == set()
 
 
+@pytest.mark.parametrize("arguments", ["sql SELECT␣1", "status", "versions indexes"])
+def test_sql_status_and_versions_do_not_import_faiss_either(
+    environment: dict[str, str], places: dict[str, str], arguments: str
+) -> None:
+    _, modules = imported_by(environment, *filled(arguments + " --lake {lake}", places))
+    assert "lake" in modules
+    assert modules & {"faiss", "torch", "prefect"} == set()
+
+
 def test_every_command_explains_itself(run: Run) -> None:
     out = run("--help").out
     names = [
@@ -721,6 +750,57 @@ def test_every_command_explains_itself(run: Run) -> None:
         ended = run(name, "--help")
         assert (ended.code, ended.err) == (0, "")
         assert ended.out.startswith(f"Usage: vitrine {name}")
+
+
+# Options
+
+
+ASKED: dict[str, type[FlowParameters]] = {
+    "ingest": IngestParameters,
+    "score": ScoreParameters,
+    "rebuild-index": RebuildParameters,
+    "nightly": NightlyParameters,
+    "init-model": InitModelParameters,
+    "retrain": RetrainParameters,
+    "collect": CollectParameters,
+}
+
+
+def options_of(run: Run, command: str) -> dict[str, str]:
+    """The options of a command, and its argument in capitals, with what its help says of each."""
+    out = run(command, "--help", COLUMNS="80").out.replace("Arguments:", "").replace("Options:", "")
+    entries = re.split(r"^  (?=--|[A-Z]+ <)", out, flags=re.MULTILINE)[1:]
+    return {entry.split()[0].removeprefix("--").replace("-", "_"): " ".join(entry.split()) for entry in entries}
+
+
+@pytest.mark.parametrize("command", ASKED)
+def test_a_command_can_be_asked_for_everything_that_its_flow_can(run: Run, command: str) -> None:
+    options = {name.lower(): text for name, text in options_of(run, command).items()}
+    for name, field in ASKED[command].model_fields.items():
+        shown = str(field.description).replace(" ", "")
+        assert shown in options[name].replace(" ", ""), name  # a word with a hyphen is broken at it
+
+
+def test_a_night_can_be_told_everything_that_its_parts_can(run: Run) -> None:
+    night = options_of(run, "nightly").keys()
+    for part in ("ingest", "score", "rebuild-index"):
+        assert options_of(run, part).keys() - night <= {"model_version", "full_rebuild"}
+
+
+def test_options_show_choices_bounds_and_the_default_of_the_setting(run: Run) -> None:
+    options = options_of(run, "nightly")
+    assert "<auto|always|never>" in options["compile"]
+    assert "[default: 1024] [x>=1]" in options["shard_pictures"]
+    assert "[default: 0.5] [0<=x<=1]" in options["max_deleted_share"]
+    assert "/ --no-gpu-decode" in options["gpu_decode"]
+    assert options["product_id_pattern"].startswith("--product-id-pattern REGEX ")
+
+
+def test_an_option_comes_before_the_setting_of_its_name(run: Run, places: dict[str, str]) -> None:
+    arguments = ("rebuild-index", "--lake", places["lake"], "--dry-run", "--json", "--full-rebuild", "a test")
+    settings = {"VITRINE_SHARD_VECTORS": "5"}
+    assert json.loads(run(*arguments, **settings).out)["shards_to_write"] == 3
+    assert json.loads(run(*arguments, "--shard-vectors", "12", **settings).out)["shards_to_write"] == 1
 
 
 # Runs

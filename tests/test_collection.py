@@ -12,13 +12,15 @@ from pathlib import Path
 import pytest
 
 from index.searching import Searcher
-from lake.collection import Collected, CollectionPolicy, collect, expendable
+from lake.collection import Collected, collect, expendable
+from lake.collection_policy import CollectionPolicy
 from lake.errors import CorruptFile, LakeError, LostRace, UnknownVersion
 from lake.lake import open_lake
 from lake.log import Entry
 from lake.rollback import roll_back
 from lake.versions import Versions
-from tasks.rebuild.plan import RebuildConfig, plan_index
+from tasks.rebuild.config import RebuildConfig
+from tasks.rebuild.plan import plan_index
 from tasks.search.reader import Reader
 from tests import small_lake
 from tests.vector_lake import START, VectorLake
@@ -26,8 +28,8 @@ from tests.vectors import clustered
 
 DIMENSION = 8
 POOL = clustered(300, DIMENSION, seed=1, clusters=10)
-CONFIG = RebuildConfig(queries=2, shard_vectors=40)
-NOW = CollectionPolicy(keep=1, older_than=timedelta(0), longest_run=timedelta(days=3))
+CONFIG = RebuildConfig(recall_queries=2, shard_vectors=40)
+NOW = CollectionPolicy(keep_versions=1, keep_days=0, longest_run_hours=72)
 NOTHING = Collected((), (), 0, 0, 0, 0, 0)
 NOWHERE = Path("nowhere")
 
@@ -103,10 +105,10 @@ def test_shards_go_once_no_version_names_them(lake: VectorLake) -> None:
 @pytest.mark.parametrize(
     ("policy", "going"),
     [
-        (CollectionPolicy(keep=2, older_than=timedelta(0)), [1, 2]),
-        (CollectionPolicy(keep=1, older_than=timedelta(days=2)), [1, 2]),
-        (CollectionPolicy(keep=9, older_than=timedelta(0)), []),
-        (CollectionPolicy(keep=1, older_than=timedelta(days=99)), []),
+        (CollectionPolicy(keep_versions=2, keep_days=0), [1, 2]),
+        (CollectionPolicy(keep_versions=1, keep_days=2), [1, 2]),
+        (CollectionPolicy(keep_versions=9, keep_days=0), []),
+        (CollectionPolicy(keep_versions=1, keep_days=99), []),
     ],
 )
 def test_a_version_goes_when_it_is_neither_new_nor_young(policy: CollectionPolicy, going: list[int]) -> None:

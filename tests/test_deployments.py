@@ -13,7 +13,8 @@ import pytest
 
 from lake import catalogue
 from lake.lake import open_lake
-from tasks.models import ModelChoice, init_model
+from tasks.config import ModelChoice
+from tasks.models import init_model
 from tests.conftest import PrefectServer
 from vitrine.demo.draw_catalogue import draw_catalogue, write_labels
 

@@ -13,11 +13,12 @@ from torch import nn
 
 from model.backbones.registry import BACKBONES
 from model.backbones.spec import BackboneSpec
+from model.choices import ScoringPrecision
 from model.errors import ModelError
 from model.folding import fold_batchnorms
 from model.network import NetworkConfig, PolarityNetwork
 from model.pictures.stored import prepare
-from model.precision import ScoringPrecision, scoring_dtype
+from model.precision import scoring_dtype
 from model.predict import Predictions, Predictor
 from model.preprocessing import Preprocessing
 from tasks.pictures import read_picture

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from model.evaluation import Evaluation, HeldOut, evaluate
-from model.gate import Check, Decision, GatePolicy, decide
+from model.gate import Check, Decision, decide
+from model.gate_policy import GatePolicy
 from model.retrieval import Recall, Retrieval
 
 GOOD = Evaluation(
@@ -104,7 +105,7 @@ def test_a_candidate_that_nothing_was_checked_of_is_refused() -> None:
 
 # Picture by picture ---------------------------------------------------------------------------------------
 
-PAIRED = GatePolicy(bootstrap=400)
+PAIRED = GatePolicy(bootstrap_samples=400)
 LABELS = np.arange(300) // 2 % 2
 GROUPS = np.arange(300) // 2
 CATEGORIES = np.array(["hats", "shoes", "bags"])[np.arange(300) // 100]
@@ -171,9 +172,9 @@ def test_a_gain_that_may_as_well_be_a_loss_is_refused() -> None:
 
 def test_the_bound_agrees_with_a_slow_paired_bootstrap_by_group() -> None:
     candidate, incumbent = answers(0.88, 3), answers(0.85, 4)
-    rng = np.random.default_rng(PAIRED.seed)
+    rng = np.random.default_rng(PAIRED.bootstrap_seed)
     gains = []
-    for _ in range(PAIRED.bootstrap):
+    for _ in range(PAIRED.bootstrap_samples):
         drawn = np.concatenate([np.flatnonzero(g == GROUPS) for g in rng.integers(150, size=150)])
         one, other = (
             evaluate(LABELS[drawn], h.polarity[drawn], GROUPS[drawn], bootstrap=1, seed=0).balanced_accuracy

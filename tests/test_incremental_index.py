@@ -15,7 +15,8 @@ from index.searching import Neighbours, Searcher
 from index.truth import TRUTH, Truth
 from lake.errors import LostRace
 from lake.rollback import roll_back
-from tasks.rebuild.plan import RebuildConfig, plan_index, preview_index
+from tasks.rebuild.config import RebuildConfig
+from tasks.rebuild.plan import plan_index, preview_index
 from tasks.rebuild.units import PublishedIndex
 from tasks.search.reader import Reader
 from tests import small_lake
@@ -23,7 +24,7 @@ from tests.vector_lake import VectorLake
 from tests.vectors import as_found, clustered
 
 DIMENSION, ROWS = 32, 1_500
-CODED = RebuildConfig(flat_below=400, shard_vectors=500, queries=200, recall_target=0.95)
+CODED = RebuildConfig(flat_below=400, shard_vectors=500, recall_queries=200, recall_target=0.95)
 FLAT = replace(CODED, flat_below=10**6)
 Catalogue = dict[str, Floats]
 
@@ -188,7 +189,7 @@ def test_a_shard_with_too_many_deleted_rows_is_written_without_them(
 
 
 def test_small_shards_of_many_nights_become_one(lake: VectorLake, catalogue: Catalogue, vectors: Floats) -> None:
-    config = replace(CODED, queries=20)
+    config = replace(CODED, recall_queries=20)
     rebuild(lake, config)
     kept = []
     for night in range(9):  # eight shards of one picture, and then one of nine

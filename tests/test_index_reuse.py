@@ -32,7 +32,7 @@ def test_eight_small_shards_of_like_size_become_one() -> None:
 
 @given(st.integers(1, 10**6), st.integers(1, 10**5))
 def test_rows_are_cut_into_as_few_and_as_equal_shards_as_can_be(rows: int, vectors: int) -> None:
-    each = rows_a_shard(rows, ShardLimits(vectors))
+    each = rows_a_shard(rows, ShardLimits(vectors, deleted_share=0.2))
     shards = -(-rows // each)
     assert each <= vectors
     assert shards == -(-rows // vectors) or (shards - 1) * each < rows <= shards * each
@@ -41,7 +41,7 @@ def test_rows_are_cut_into_as_few_and_as_equal_shards_as_can_be(rows: int, vecto
 @pytest.mark.parametrize("nightly", [1, 10, 100])
 def test_over_a_year_of_nights_shards_stay_few_and_rows_are_seldom_written_again(nightly: int) -> None:
     """Each night adds rows and nothing leaves: the store is simulated by its counts."""
-    limits = ShardLimits(vectors=10_000)
+    limits = ShardLimits(vectors=10_000, deleted_share=0.2)
     shards, written, most = [ShardCounts(10_000, 10_000)] * 10, 0, 0
     for _ in range(365):
         rewritten = to_rewrite(shards, limits)
@@ -101,4 +101,4 @@ def test_the_parts_chosen_for_a_catalogue_serve_it(count: int, dimension: int) -
 @pytest.mark.parametrize("wrong", [{"vectors": 0}, {"deleted_share": 1.5}, {"alike": 1}])
 def test_impossible_limits_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="ShardLimits"):
-        ShardLimits(**wrong)
+        replace(LIMITS, **wrong)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import tempfile
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +13,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, precondition, rule
 
 from index.searching import Searcher
-from lake.collection import CollectionPolicy, collect
+from lake.collection import collect
+from lake.collection_policy import CollectionPolicy
 from lake.errors import CorruptFile, LakeError, LostRace
 from lake.rollback import roll_back
-from tasks.rebuild.plan import IndexPlan, RebuildConfig, plan_index
+from tasks.rebuild.config import RebuildConfig
+from tasks.rebuild.plan import IndexPlan, plan_index
 from tasks.rebuild.units import republish_index
 from tests import small_lake
 from tests.vector_lake import VectorLake
@@ -26,7 +27,7 @@ from tests.vectors import as_found, clustered
 DIMENSION = 8
 POOL = clustered(120, DIMENSION, seed=4, clusters=6)
 # Small enough that a night deletes, merges and rewrites shards; above 30 pictures they have codes.
-CONFIG = RebuildConfig(queries=5, shard_vectors=12, flat_below=30, recall_target=0.5)
+CONFIG = RebuildConfig(recall_queries=5, shard_vectors=12, flat_below=30, recall_target=0.5)
 KEYS = st.integers(0, 44)
 ROWS = st.integers(0, len(POOL) - 1)
 NOWHERE = Path("nowhere")
@@ -123,7 +124,7 @@ class Index(RuleBasedStateMachine):
 
     @rule(keep=st.integers(1, 3))
     def collect(self, keep: int) -> None:
-        done = collect(self.lake.lake, CollectionPolicy(keep, timedelta(0), timedelta(days=1)))
+        done = collect(self.lake.lake, CollectionPolicy(keep_versions=keep, keep_days=0, longest_run_hours=24))
         newest: list[int] = []
         for version in reversed(self.accepted):
             if version not in newest:

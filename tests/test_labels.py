@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from lake.lake import open_lake
 from tasks.errors import LabelsError
-from tasks.ingest.units import IngestConfig
+from tasks.ingest.config import IngestConfig
 from tasks.retrain.labels import LabelSnapshot, parse_labels, read_labels_object, snapshot_labels
 from tasks.shards import read_shard
 from tests.small_lake import PRODUCT_ID_PATTERN, ingest
@@ -321,7 +321,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Shop:
     drawn = draw_catalogue(source, products=2, views=2, size=64, broken=0)
     (source / "broken.jpg").write_bytes(b"no picture")
     (source / "gone.jpg").write_bytes(b"no picture either")
-    config = IngestConfig(PRODUCT_ID_PATTERN, fetch_threads=2, decode_threads=2)
+    config = IngestConfig(product_id_pattern=PRODUCT_ID_PATTERN, fetch_threads=2, decode_threads=2)
     ingest(lake_uri, str(source), config)
     *live, deleted = [picture.image_key for picture in drawn]
     (source / deleted).unlink()

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from lake.lake import Lake, open_lake
-from tasks.ingest.units import IngestConfig
+from tasks.ingest.config import IngestConfig
 from tasks.models import init_model
-from tasks.rebuild.plan import RebuildConfig
+from tasks.rebuild.config import RebuildConfig
 from tasks.search.near_duplicates import NearDuplicatesReport, find_near_duplicates
 from tests import small_lake
 
@@ -31,7 +31,7 @@ def shop(grocery: Path, tmp_path_factory: pytest.TempPathFactory) -> Lake:
         copy(second, other / "second.jpg")
     uri = str(folder / "lake")
     init_model(uri, small_lake.SMALL_MODEL)
-    config = IngestConfig(small_lake.PRODUCT_ID_PATTERN, fetch_threads=2, decode_threads=2)
+    config = IngestConfig(product_id_pattern=small_lake.PRODUCT_ID_PATTERN, fetch_threads=2, decode_threads=2)
     small_lake.ingest(uri, str(folder / "pictures"), config)
     small_lake.score(uri)
     small_lake.rebuild(uri)
@@ -72,7 +72,7 @@ def test_without_the_pixels_the_model_alone_decides(shop: Lake) -> None:
 
 def test_an_index_of_distances_finds_the_same_copies(shop: Lake) -> None:
     before = report_of(shop)
-    small_lake.rebuild(shop.uri, None, RebuildConfig(metric="euclidean"))
+    small_lake.rebuild(shop.uri, None, RebuildConfig(index_metric="euclidean"))
     after = report_of(shop)
     assert (after.index_version, names(after)) == (before.index_version + 1, names(before))
     assert [picture.similarity for group in after.shown for picture in group.pictures] == pytest.approx(

@@ -6,7 +6,6 @@ import io
 import json
 import random
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,8 @@ from lake.lake import Lake, open_lake
 from lake.lease import leased
 from lake.rollback import roll_back
 from lake.store import open_store
-from tasks.models import ModelChoice, init_model, predictor
+from tasks.config import ModelChoice
+from tasks.models import init_model, predictor
 from tasks.night import NightSummary
 from tasks.pictures import prepare, read_picture
 from tasks.rebuild import stage as rebuilding
@@ -389,7 +389,7 @@ def test_a_retraining_that_waits_in_vain_leaves_a_row_and_can_be_run_again(shop:
     write_labels(shop.cache / "labels.csv", drawn)
     shop.night()
     asked = RetrainParameters(lake=shop.lake_uri, labels=str(shop.cache / "labels.csv"), epochs=2, force="a test")
-    impatient = Inline(LeaseTerms(longest_wait=timedelta(0)))
+    impatient = Inline(LeaseTerms(wait_hours=0))
     with leased(shop.lake, "another night"), pytest.raises(LakeBusy, match="being written by another night"):
         asked.run(impatient)
     assert shop.sql("SELECT status FROM runs WHERE flow = 'retrain-model'") == [("failed",)]

@@ -20,7 +20,8 @@ from index.spec import IndexSpec
 from lake.errors import LostRace
 from lake.lake import Lake, open_lake
 from lake.manifest import FileRecord
-from tasks.rebuild.plan import RebuildConfig, plan_index
+from tasks.rebuild.config import RebuildConfig
+from tasks.rebuild.plan import plan_index
 from tasks.search.reader import Reader
 from tests import small_lake
 from tests.vector_lake import VectorLake
@@ -144,7 +145,7 @@ def test_during_a_hundred_publishes_every_answer_comes_from_one_whole_version(tm
 
 
 def test_of_two_publishers_one_wins_and_the_other_says_so_and_loses_nothing(tmp_path: Path) -> None:
-    made, config = VectorLake(str(tmp_path), DIMENSION), RebuildConfig(queries=2, shard_vectors=8)
+    made, config = VectorLake(str(tmp_path), DIMENSION), RebuildConfig(recall_queries=2, shard_vectors=8)
     indexes, pictures = made.lake.indexes, {f"{row:02d}.jpg": POOL[row] for row in range(24)}
     made.change(pictures)
     small_lake.rebuild(made.uri, config=config)

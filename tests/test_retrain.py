@@ -19,13 +19,14 @@ from lake.lake import Lake, open_lake
 from lake.rollback import roll_back
 from model import training
 from model.errors import LabelsUnusable
-from model.gate import Decision, GatePolicy
+from model.gate import Decision
+from model.gate_policy import GatePolicy
 from model.training import EpochReport
-from tasks.ingest.units import IngestConfig
+from tasks.ingest.config import IngestConfig
 from tasks.models import HELD_OUT, WEIGHTS, init_model
+from tasks.retrain.config import RetrainConfig
 from tasks.retrain.judging import PAGE
 from tasks.retrain.labels import snapshot_labels
-from tasks.retrain.preparation import RetrainConfig
 from tasks.retrain.units import Candidate, record_decision, train_candidate
 from tasks.search.queries import search_by_key
 from tests import small_lake
@@ -42,7 +43,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> tuple[Lake, list[DrawnPict
     drawn = draw_catalogue(root / "pictures", products=40, views=3, size=64, broken=0)
     lake = str(root / "lake")
     init_model(lake, SMALL_MODEL)
-    small_lake.ingest(lake, str(root / "pictures"), IngestConfig(PRODUCT_ID_PATTERN))
+    small_lake.ingest(lake, str(root / "pictures"), IngestConfig(product_id_pattern=PRODUCT_ID_PATTERN))
     small_lake.score(lake)
     small_lake.rebuild(lake)
     return open_lake(lake), drawn, root
@@ -51,7 +52,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> tuple[Lake, list[DrawnPict
 def retrain(lake: Lake, labels: Path, *, epochs: int, policy: GatePolicy | None = None) -> tuple[Candidate, Decision]:
     """What `retrain-model` does up to the gate's decision."""
     snapshot = snapshot_labels(lake, str(labels), uuid.uuid4().hex)
-    config = replace(RETRAIN, recipe={"epochs": epochs})
+    config = replace(RETRAIN, epochs=epochs)
     candidate = train_candidate(lake, snapshot, config, policy or GatePolicy(), None)
     record_decision(lake, candidate)
     return candidate, candidate.decision

@@ -19,7 +19,8 @@ from model.pictures.stored import prepare
 from model.predict import Predictions, Predictor
 from model.preprocessing import Preprocessing
 from tasks.score import scorer as scoring
-from tasks.score.scorer import CpuScorer, GpuScorer, Scorer, ScorerOptions, Watches, make_scorer
+from tasks.score.config import Compile, ScoreConfig
+from tasks.score.scorer import CpuScorer, GpuScorer, Scorer, Watches, make_scorer
 
 PREPROCESSING = Preprocessing(image_size=32)
 KINDS = (CpuScorer, GpuScorer)  # the way to a GPU is the same with the network on the CPU
@@ -69,7 +70,7 @@ def same(found: Predictions, wanted: Predictions) -> None:
 def test_scores_come_in_the_pictures_order_whatever_the_batch(
     kind: type[Scorer], batch_size: int, model: Predictor, jpegs: list[bytes], expected: Predictions
 ) -> None:
-    scorer = kind(model, ScorerOptions(batch_size, decode_threads=3))  # type: ignore[call-arg]
+    scorer = kind(model, ScoreConfig(batch_size=batch_size, decode_threads=3))  # type: ignore[call-arg]
     same(run(scorer, jpegs), expected)
 
 
@@ -77,7 +78,7 @@ def test_scores_come_in_the_pictures_order_whatever_the_batch(
 def test_shards_at_once_get_each_their_own_scores(
     kind: type[Scorer], model: Predictor, jpegs: list[bytes], expected: Predictions
 ) -> None:
-    scorer = kind(model, ScorerOptions(3, decode_threads=2))  # type: ignore[call-arg]
+    scorer = kind(model, ScoreConfig(batch_size=3, decode_threads=2))  # type: ignore[call-arg]
     orders = [np.random.default_rng(seed).permutation(len(jpegs)) for seed in range(6)]
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda order: run(scorer, [jpegs[row] for row in order]), orders))
@@ -89,7 +90,7 @@ def test_shards_at_once_get_each_their_own_scores(
 def test_a_damaged_picture_fails_its_shard_and_the_next_one_goes_on(
     kind: type[Scorer], model: Predictor, jpegs: list[bytes], expected: Predictions
 ) -> None:
-    scorer = kind(model, ScorerOptions(4, decode_threads=2))  # type: ignore[call-arg]
+    scorer = kind(model, ScoreConfig(batch_size=4, decode_threads=2))  # type: ignore[call-arg]
     with pytest.raises(Undecodable, match="not a picture"):
         run(scorer, [*jpegs[:9], b"damaged", *jpegs[9:]])
     same(run(scorer, jpegs), expected)
@@ -98,7 +99,7 @@ def test_a_damaged_picture_fails_its_shard_and_the_next_one_goes_on(
 def test_a_reader_that_fails_or_a_consumer_that_stops_leaves_the_scorer_usable(
     model: Predictor, jpegs: list[bytes], expected: Predictions
 ) -> None:
-    scorer = make_scorer(model, ScorerOptions(2))
+    scorer = make_scorer(model, ScoreConfig(batch_size=2))
 
     def broken() -> Iterator[bytes]:
         yield from jpegs[:7]
@@ -116,7 +117,7 @@ def test_a_reader_that_fails_or_a_consumer_that_stops_leaves_the_scorer_usable(
 def test_the_next_shard_is_scored_while_nobody_takes_the_last_scores_of_the_one_before(
     model: Predictor, jpegs: list[bytes], expected: Predictions
 ) -> None:
-    scorer = make_scorer(model, ScorerOptions(4))
+    scorer = make_scorer(model, ScoreConfig(batch_size=4))
     before = scorer.score(iter(jpegs[:8]), Watches(1), pictures=8, of=31)
     parts = [next(before)]  # fewer batches than may be in flight: all are handed over
     with ThreadPoolExecutor(1) as pool:
@@ -142,7 +143,7 @@ class Narrow(torch.nn.Module):
 def test_batches_that_do_not_fit_are_halved_from_then_on(jpegs: list[bytes], expected: Predictions) -> None:
     model = new_model()
     narrow = model._scoring = Narrow(model._scoring, most=3)
-    same(run(GpuScorer(model, ScorerOptions(8, compile="never")), jpegs), expected)
+    same(run(GpuScorer(model, ScoreConfig(batch_size=8, compile="never")), jpegs), expected)
     assert [size for size in narrow.asked if size > 3] == [8, 4]  # each tried once
     narrow.most = 0
     with pytest.raises(ModelError, match="has not the memory to score one picture"):
@@ -152,7 +153,7 @@ def test_batches_that_do_not_fit_are_halved_from_then_on(jpegs: list[bytes], exp
 def test_threads_of_others_keep_their_number(model: Predictor, jpegs: list[bytes]) -> None:
     found: list[int] = []
     before = torch.get_num_threads()
-    run(make_scorer(model, ScorerOptions(4)), jpegs)
+    run(make_scorer(model, ScoreConfig(batch_size=4)), jpegs)
     later = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
     later.start()
     later.join()
@@ -160,7 +161,7 @@ def test_threads_of_others_keep_their_number(model: Predictor, jpegs: list[bytes
 
 
 def test_times_say_how_long_each_stage_was_busy(model: Predictor, jpegs: list[bytes]) -> None:
-    scorer = make_scorer(model, ScorerOptions(4))
+    scorer = make_scorer(model, ScoreConfig(batch_size=4))
     watches = scorer.watches()
 
     def slowly() -> Iterator[bytes]:
@@ -179,13 +180,13 @@ def test_times_say_how_long_each_stage_was_busy(model: Predictor, jpegs: list[by
 
 @pytest.mark.parametrize(("how", "repays_s", "compiled"), [("auto", 0.0, 1), ("auto", 1e9, 0), ("never", 0.0, 0)])
 def test_auto_compiles_where_the_run_is_long(
-    how: scoring.Compile, repays_s: float, compiled: int, monkeypatch: pytest.MonkeyPatch, jpegs: list[bytes]
+    how: Compile, repays_s: float, compiled: int, monkeypatch: pytest.MonkeyPatch, jpegs: list[bytes]
 ) -> None:
     model = new_model()
     asked: list[int] = []
     monkeypatch.setattr(model, "compile", asked.append)
     monkeypatch.setattr(scoring, "COMPILE_REPAYS_S", repays_s)
-    scorer = make_scorer(model, ScorerOptions(4, compile=how))
+    scorer = make_scorer(model, ScoreConfig(batch_size=4, compile=how))
     run(scorer, jpegs)
     run(scorer, jpegs)
     assert asked == [4] * compiled
@@ -199,6 +200,6 @@ def test_what_can_not_be_compiled_is_an_error_only_where_it_was_asked_for(
 
     monkeypatch.setattr(torch, "compile", lambda *_, **__: no_compiler)
     monkeypatch.setattr(scoring, "COMPILE_REPAYS_S", 0.0)
-    same(run(make_scorer(new_model(), ScorerOptions(4, compile="auto")), jpegs), expected)
+    same(run(make_scorer(new_model(), ScoreConfig(batch_size=4, compile="auto")), jpegs), expected)
     with pytest.raises(ModelError, match="set compile to never: no C\\+\\+ compiler"):
-        run(make_scorer(new_model(), ScorerOptions(4, compile="always")), jpegs)
+        run(make_scorer(new_model(), ScoreConfig(batch_size=4, compile="always")), jpegs)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lake.lake import Lake, open_lake
-from tasks.ingest.units import IngestConfig
+from tasks.ingest.config import IngestConfig
 from tasks.models import init_model
 from tests import small_lake
 from tests.small_lake import PRODUCT_ID_PATTERN, SMALL_MODEL
@@ -21,9 +21,9 @@ SCRIPT = """
 import sys, uuid
 import torch
 from lake.lake import open_lake
-from model.gate import GatePolicy
+from model.gate_policy import GatePolicy
 from tasks.retrain.labels import snapshot_labels
-from tasks.retrain.preparation import RetrainConfig
+from tasks.retrain.config import RetrainConfig
 from tasks.retrain.units import record_decision, train_candidate
 from tasks.retrain.torchrun import help_to_train, processes
 
@@ -32,7 +32,7 @@ lake, labels = open_lake(sys.argv[1]), sys.argv[2]
 with processes() as distributed:
     if distributed.leads:
         snapshot = snapshot_labels(lake, labels, uuid.uuid4().hex)
-        config = RetrainConfig(recipe={"epochs": 2}, device="cpu", decode_threads=1)
+        config = RetrainConfig(epochs=2, device="cpu", decode_threads=1)
         candidate = train_candidate(lake, snapshot, config, GatePolicy(), None)
         record_decision(lake, candidate)
     else:
@@ -45,7 +45,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> tuple[Lake, Path]:
     root = tmp_path_factory.mktemp("shop")
     drawn = draw_catalogue(root / "pictures", products=16, views=3, size=64, broken=0)
     init_model(str(root / "lake"), SMALL_MODEL)
-    small_lake.ingest(str(root / "lake"), str(root / "pictures"), IngestConfig(PRODUCT_ID_PATTERN))
+    small_lake.ingest(str(root / "lake"), str(root / "pictures"), IngestConfig(product_id_pattern=PRODUCT_ID_PATTERN))
     write_labels(root / "labels.csv", drawn)
     return open_lake(str(root / "lake")), root
 

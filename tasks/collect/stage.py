@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 
 from lake import collection
-from lake.collection import Collected, CollectionPolicy
+from lake.collection import Collected
+from lake.collection_policy import CollectionPolicy
 from lake.lake import Lake
 from tasks.runner import Runner
 from tasks.runs import running

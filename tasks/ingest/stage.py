@@ -7,8 +7,8 @@ from functools import partial
 
 from lake.errors import StoreUnavailable
 from lake.lake import Lake
+from tasks.ingest.config import IngestConfig
 from tasks.ingest.units import (
-    IngestConfig,
     IngestedShard,
     IngestPlan,
     check_images,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import re
 import tempfile
 import threading
@@ -37,6 +36,7 @@ from model.pictures.decode import get_ready
 from model.pictures.formats import PICTURE_SUFFIXES
 from tasks import progress
 from tasks.errors import CountsDisagree, SourceError
+from tasks.ingest.config import IngestConfig
 from tasks.ingest.pipeline import Lanes, Pipeline
 from tasks.pictures import StoredPicture, read_picture
 from tasks.shards import Shard, in_tables, read_shard, write_shard
@@ -52,19 +52,6 @@ REMOTE_FETCH_THREADS, LOCAL_FETCH_THREADS = 64, 4
 TOMBSTONES_A_PART = 100_000
 
 LISTED = ("image_key", "etag", "size_bytes", "last_modified")  # what a row of `images` takes from the listing
-
-
-@dataclass(frozen=True)
-class IngestConfig:
-    """What decides a picture's row, and how much is in flight."""
-
-    product_id_pattern: str | None = None  # a regular expression on the image key; its first group is the product
-    max_object_bytes: int = 64 * 2**20
-    max_deleted_share: float = 0.5  # of the known pictures; more vanishing at once stops the run
-    shard_pictures: int = 1024
-    fetch_threads: int | None = None  # None: what suits where the source lies
-    decode_threads: int = os.cpu_count() or 1
-    bytes_in_flight: int = 128 * 2**20  # of one shard's objects
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from lake.manifest import FileRecord, Manifest
 from tasks.index_files import index_files
 
 if TYPE_CHECKING:
-    from tasks.rebuild.plan import IndexPlan, RebuildConfig
+    from tasks.rebuild.config import RebuildConfig
+    from tasks.rebuild.plan import IndexPlan
 
 logger = logging.getLogger(__name__)
 
@@ -106,4 +107,4 @@ def _description(lake: Lake, version: int) -> IndexDescription | None:
 
 def _fits(spec: IndexSpec, plan: IndexPlan, config: RebuildConfig) -> bool:
     same = (spec.dimension, spec.metric) == (plan.spec.dimension, plan.spec.metric)
-    return same and spec.serves(plan.rows, flat_below=config.flat_below, kind=config.kind)
+    return same and spec.serves(plan.rows, flat_below=config.flat_below, kind=config.index_kind)

@@ -7,13 +7,12 @@ alone. Only vectors that no shard holds are read.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from index.codebook import mean_coarse_distance
 from index.description import CodebookHistory, IndexShard
 from index.reuse import ShardCounts, ShardLimits, rows_a_shard, to_rewrite, why_train_again
-from index.spec import IndexKind, IndexSpec, Metric
+from index.spec import IndexSpec
 from lake import catalogue
 from lake.lake import Lake
 from lake.log import Entry
@@ -22,29 +21,10 @@ from tasks import shards as workspace
 from tasks.models import embedding_size
 from tasks.rebuild import rows as compared
 from tasks.rebuild.base import Base, choose_base, fingerprint, same_content
+from tasks.rebuild.config import RebuildConfig
 from tasks.rebuild.embeddings import read_embeddings
 
 DRIFT_ROWS = 2048  # new rows whose distance to the centroids is looked at
-
-
-@dataclass(frozen=True)
-class RebuildConfig:
-    """How the index is made and what it must reach."""
-
-    metric: Metric = "cosine"
-    kind: IndexKind = "ivfpq"  # of an index above `flat_below`
-    recall_target: float = 0.99  # of recall@10, its lower 95 % bound
-    flat_below: int = 20_000  # vectors; fewer are searched exactly
-    shard_vectors: int = 50_000
-    shard_deleted_share: float = 0.2  # of a shard's rows; where more are deleted it is written again
-    queries: int = 1000  # held out to measure recall
-    seed: int = 0
-    cache: Path | None = None  # where a remote lake's shards are kept to be measured; None: nowhere
-
-    @property
-    def limits(self) -> ShardLimits:
-        """When a shard is written again."""
-        return ShardLimits(self.shard_vectors, self.shard_deleted_share)
 
 
 @dataclass(frozen=True)
@@ -113,7 +93,11 @@ def _plan(lake: Lake, model: int, config: RebuildConfig, full_rebuild: str | Non
     with catalogue.workbench(lake, memory_limit=compared.MEMORY_LIMIT) as sql:
         rows, content = compared.read_live(sql, model)
         spec = IndexSpec.for_catalogue(
-            rows, embedding_size(lake, model), metric=config.metric, flat_below=config.flat_below, kind=config.kind
+            rows,
+            embedding_size(lake, model),
+            metric=config.index_metric,
+            flat_below=config.flat_below,
+            kind=config.index_kind,
         )
         plan = IndexPlan(model, rows, fingerprint(model, rows, content, spec), spec, newest, promoted)
         reason = full_rebuild or ""
@@ -166,7 +150,7 @@ def _with_kept_shards(sql: Any, plan: IndexPlan, base: Base, config: RebuildConf
     live = compared.live_counts(sql)
     shards = base.description.shards
     counts = [ShardCounts(shard.rows, live.get(number, 0)) for number, shard in enumerate(shards)]
-    rewritten = to_rewrite(counts, config.limits)
+    rewritten = to_rewrite(counts, _limits(config))
     numbers = [number for number in range(len(shards)) if number not in rewritten and counts[number].live]
     compared.keep_shards(sql, numbers)
     kept = []
@@ -180,7 +164,7 @@ def _with_kept_shards(sql: Any, plan: IndexPlan, base: Base, config: RebuildConf
 def _with_new_shards(lake: Lake, sql: Any, plan: IndexPlan, config: RebuildConfig, run_id: str | None) -> IndexPlan:
     """The plan with the shards that are to be written, of the rows that no kept shard holds."""
     left = plan.rows - sum(shard.live for shard in plan.kept)
-    each = max(1, rows_a_shard(left, config.limits))
+    each = max(1, rows_a_shard(left, _limits(config)))
     if run_id is None:
         sizes = [min(each, left - start) for start in range(0, left, each)]
         return replace(plan, to_write=tuple(workspace.Shard(number, "", rows) for number, rows in enumerate(sizes)))
@@ -193,3 +177,7 @@ def _with_new_shards(lake: Lake, sql: Any, plan: IndexPlan, config: RebuildConfi
         ),
         deleted=workspace.write_shard(lake.store, run_id, "index-deleted", 0, deleted),
     )
+
+
+def _limits(config: RebuildConfig) -> ShardLimits:
+    return ShardLimits(config.shard_vectors, config.shard_deleted_share)

@@ -9,7 +9,8 @@ from index.errors import BelowTarget
 from lake.errors import CorruptFile
 from lake.lake import Lake
 from tasks.models import require_model
-from tasks.rebuild.plan import IndexPlan, RebuildConfig, plan_index
+from tasks.rebuild.config import RebuildConfig
+from tasks.rebuild.plan import IndexPlan, plan_index
 from tasks.rebuild.units import (
     PublishedIndex,
     draft_index,

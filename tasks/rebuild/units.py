@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -32,9 +30,10 @@ from tasks import progress
 from tasks import shards as workspace
 from tasks.errors import CountsDisagree
 from tasks.models import HELD_OUT
+from tasks.rebuild.config import RebuildConfig
 from tasks.rebuild.earlier_truth import earlier_truth, live_in_kept, write_truth
 from tasks.rebuild.embeddings import read_embeddings
-from tasks.rebuild.plan import IndexPlan, RebuildConfig, StoredShard
+from tasks.rebuild.plan import IndexPlan, StoredShard
 from tasks.rebuild.rows import LIVE, MEMORY_LIMIT
 
 logger = logging.getLogger(__name__)
@@ -90,7 +89,7 @@ def train_index(lake: Lake, version: int, plan: IndexPlan, config: RebuildConfig
             [plan.spec.training_rows],
         ).to_arrow_table()
     vectors = read_embeddings(lake.store, sample, plan.spec.dimension)
-    trained = train_codebook(vectors, plan.spec, seed=config.seed)
+    trained = train_codebook(vectors, plan.spec, seed=config.index_seed)
     distance = mean_coarse_distance(trained, vectors, plan.spec)
     with tempfile.TemporaryDirectory(prefix="vitrine-") as folder:
         name = write_codebook(Path(folder), trained)
@@ -132,21 +131,20 @@ def measure_index(
     files += [deleted, *([trained.record] if trained.record else [])]
     description = _describe(plan, trained.codebook, encoded, deleted)
     tuned = None
-    with _cache(config) as cache:
-        directory = lake.indexes.fetch(version, cache, files)
-        if plan.rows > 1:
-            searcher = Searcher.open(directory, description)
-            tuned = tune(
-                searcher,
-                config.recall_target,
-                queries=config.queries,
-                seed=config.seed,
-                slices=_slices(lake, plan, searcher),
-                start=plan.setting,
-                earlier=earlier_truth(lake, plan),
-            )
-            files.append(write_truth(lake, version, tuned.truth))
-            description = _with_findings(description, searcher, tuned, is_new=plan.trains)
+    directory = lake.indexes.fetch(version, config.cache, files)
+    if plan.rows > 1:
+        searcher = Searcher.open(directory, description)
+        tuned = tune(
+            searcher,
+            config.recall_target,
+            queries=config.recall_queries,
+            seed=config.index_seed,
+            slices=_slices(lake, plan, searcher),
+            start=plan.setting,
+            earlier=earlier_truth(lake, plan),
+        )
+        files.append(write_truth(lake, version, tuned.truth))
+        description = _with_findings(description, searcher, tuned, is_new=plan.trains)
     files.append(draft.add(DESCRIPTION, render_description(description)))
     findings = None if tuned is None else replace(tuned, truth=Truth.empty())  # which lies in its file
     return MeasuredIndex(findings, description.codebook, tuple(files))
@@ -289,13 +287,3 @@ def replaced(current: int | None, made_under: int | None) -> ModelReplaced:
         f"model {current} was put in place of model {made_under} while the index was made; it was not published, run "
         "it again"
     )
-
-
-@contextmanager
-def _cache(config: RebuildConfig) -> Iterator[Path]:
-    """Where a remote lake's files are copied to."""
-    if config.cache is not None:
-        yield config.cache
-        return
-    with tempfile.TemporaryDirectory(prefix="vitrine-") as folder:
-        yield Path(folder)

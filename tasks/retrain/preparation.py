@@ -5,37 +5,22 @@ Every process of a training prepares the same from the same request.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import cast
 
 from lake.lake import Lake
+from model.backbones.names import BackboneName
 from model.examples import JpegExamples, Subset
 from model.network import PolarityNetwork, start_attention
 from model.preprocessing import Preprocessing
 from model.recipe import TrainingConfig, recipe
 from model.split import split
-from tasks.models import ModelCard, ModelChoice, load_network, new_network, read_card
+from tasks.config import ModelChoice
+from tasks.models import ModelCard, load_network, new_network, read_card
+from tasks.retrain.config import RetrainConfig
 from tasks.retrain.judging import LabelledSplit
 from tasks.retrain.labelled import Labelled, read_labelled
 from tasks.retrain.labels import LabelSnapshot
-
-
-@dataclass(frozen=True)
-class RetrainConfig:
-    """What is trained, on which share of the labels, and where."""
-
-    start: ModelChoice = field(default_factory=ModelChoice)
-    recipe: Mapping[str, Any] = field(default_factory=dict)
-    """Fields of `TrainingConfig` other than the recipe's."""
-    seed: int = 0
-    held_out_share: float = 0.25
-    validation_share: float = 0.1  # for the temperature of the calibration
-    device: str = "auto"
-    device_lock: Path | None = None
-    decode_threads: int = os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
@@ -77,7 +62,7 @@ def prepare(request: TrainingRequest) -> Prepared:
         validation_share=config.validation_share,
         seed=config.seed,
     )
-    network, preprocessing, started_from = _start(lake, incumbent, config.start)
+    network, preprocessing, started_from = _start(lake, incumbent, config)
     start_attention(network)
     return Prepared(
         network=network,
@@ -117,7 +102,8 @@ def _recipe(lake: Lake, started_from: str, config: RetrainConfig) -> TrainingCon
     if origin.startswith("model "):
         origin = str(read_card(lake, int(origin.removeprefix("model "))).properties["started_from"])
     chosen = recipe(pretrained=origin != "random")
-    return replace(chosen, seed=config.seed, **config.recipe)
+    epochs = chosen.epochs if config.epochs is None else config.epochs
+    return replace(chosen, seed=config.seed, epochs=epochs, **config.recipe)
 
 
 def _start_again(lake: Lake, incumbent: ModelCard, choice: ModelChoice) -> tuple[PolarityNetwork, Preprocessing, str]:
@@ -135,6 +121,6 @@ def _start_again(lake: Lake, incumbent: ModelCard, choice: ModelChoice) -> tuple
 def _sizes(incumbent: ModelCard, choice: ModelChoice) -> ModelChoice:
     return replace(
         choice,
-        backbone=choice.backbone or incumbent.network.backbone,
+        backbone=choice.backbone or cast(BackboneName, incumbent.network.backbone),
         image_size=choice.image_size or incumbent.preprocessing.image_size,
     )

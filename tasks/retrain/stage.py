@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from lake.lake import Lake
-from model.gate import GatePolicy
-from tasks.rebuild.plan import RebuildConfig
+from model.gate_policy import GatePolicy
+from tasks.rebuild.config import RebuildConfig
 from tasks.rebuild.stage import IndexSummary, rebuild
+from tasks.retrain.config import RetrainConfig
 from tasks.retrain.judging import PAGE
 from tasks.retrain.labels import snapshot_labels
-from tasks.retrain.preparation import RetrainConfig
 from tasks.retrain.units import Candidate, describe, record_decision, train_candidate
 from tasks.runner import Runner
 from tasks.runs import running
+from tasks.score.config import ScoreConfig
 from tasks.score.stage import ScoreSummary, score
-from tasks.score.units import ScoreConfig
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from lake.lake import Lake
 from lake.log import Action, Entry
 from model.distributed import Distributed
 from model.evaluation import Evaluation
-from model.gate import Decision, GatePolicy, decide
+from model.gate import Decision, decide
+from model.gate_policy import GatePolicy
 from model.precision import resolved_precision
 from model.predict import Predictor, choose_device
 from model.training import EpochReport, train
@@ -19,9 +20,10 @@ from tasks import progress
 from tasks.device_lock import device_lock
 from tasks.models import HELD_OUT, ModelCard, load_network, seal_model
 from tasks.retrain.checkpoint import LakeCheckpoint
+from tasks.retrain.config import RetrainConfig
 from tasks.retrain.judging import PAGE, LabelledSplit, Measured, answers, draw_page, held_out_file, measure
 from tasks.retrain.labels import LabelSnapshot
-from tasks.retrain.preparation import Prepared, RetrainConfig, TrainingRequest, examples_of, prepare
+from tasks.retrain.preparation import Prepared, TrainingRequest, examples_of, prepare
 from tasks.retrain.torchrun import call_helpers, training_device
 
 logger = logging.getLogger(__name__)
@@ -74,8 +76,8 @@ def train_candidate(
 def _checkpoint(lake: Lake, request: TrainingRequest, prepared: Prepared) -> LakeCheckpoint:
     """The same request finds the same checkpoint again."""
     side = prepared.pictures.sides.train.tolist()
-    start = request.config.start
-    chosen = start.backbone, start.image_size, start.weights, start.seed
+    config = request.config
+    chosen = config.backbone, config.image_size, config.weights, config.seed
     asked_for = request.labels.sha256, prepared.started_from, chosen, prepared.training, side
     return LakeCheckpoint(lake.store, *asked_for)
 

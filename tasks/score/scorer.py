@@ -14,9 +14,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
 from itertools import chain, islice
-from typing import Literal
 
 import torch
 
@@ -24,11 +22,10 @@ from model.errors import ModelError
 from model.pictures.stored import empty_batch, prepare_into, prepare_on_gpu
 from model.predict import Pending, Predictions, Predictor
 from tasks.parallel import read_ahead
+from tasks.score.config import ScoreConfig
 from tasks.timing import StageTime, Stopwatch
 
 logger = logging.getLogger(__name__)
-
-Compile = Literal["auto", "always", "never"]
 
 # Compiling takes up to a minute on two cores, and makes the network 1.15 to 1.3 times as fast.
 COMPILE_REPAYS_S = 600.0  # of work without it
@@ -37,16 +34,6 @@ READ_AHEAD = 2  # batches
 AHEAD_OF_GPU = 5  # batches that are decoded, copied or computed
 CHUNKS = 8  # of a GPU's batch, each decoded by one thread
 MOST_STREAMS = 16
-
-
-@dataclass(frozen=True)
-class ScorerOptions:
-    """How a device is kept busy; None and `auto` leave it to the device."""
-
-    batch_size: int | None = None
-    decode_threads: int = 1
-    compile: Compile = "auto"
-    gpu_decode: bool = False
 
 
 class Watches:
@@ -65,11 +52,11 @@ class Watches:
 class Scorer(ABC):
     """A network and the threads that feed it. Used by several shards at once, each in a thread of its own."""
 
-    def __init__(self, model: Predictor, options: ScorerOptions, *, workers: int, window: int) -> None:
+    def __init__(self, model: Predictor, config: ScoreConfig, *, workers: int, window: int) -> None:
         self.model = model
-        self.options = options
+        self.config = config
         self.workers = workers  # threads that prepare pictures
-        self.batch_size = options.batch_size or model.fitting_batch()
+        self.batch_size = config.batch_size or model.fitting_batch()
         self._window = window  # batches in flight
         self._turn = threading.Lock()
         self._is_ready = False
@@ -116,7 +103,7 @@ class Scorer(ABC):
 
     def _get_ready(self, pictures: int) -> None:
         """Compile where the run is long enough. Called by one shard at a time."""
-        how = self.options.compile
+        how = self.config.compile
         if self._is_ready or how == "never":
             return
         if how == "auto" and self._seconds_for(pictures) < COMPILE_REPAYS_S:
@@ -163,11 +150,11 @@ class CpuScorer(Scorer):
     decoding of the next batch, takes a core from one of them.
     """
 
-    def __init__(self, model: Predictor, options: ScorerOptions) -> None:
+    def __init__(self, model: Predictor, config: ScoreConfig) -> None:
         cores = torch.get_num_threads()
         threads = -(-cores // MOST_STREAMS)
         streams = cores // threads
-        super().__init__(model, options, workers=streams, window=2 * streams + 1)
+        super().__init__(model, config, workers=streams, window=2 * streams + 1)
         self._streams = ThreadPoolExecutor(streams, "score", initializer=_limit_threads, initargs=(threads, cores))
 
     @property
@@ -195,10 +182,10 @@ class CpuScorer(Scorer):
 class GpuScorer(Scorer):
     """Threads decode into memory that the GPU fetches from; one thread hands it batch after batch."""
 
-    def __init__(self, model: Predictor, options: ScorerOptions) -> None:
-        super().__init__(model, options, workers=options.decode_threads, window=AHEAD_OF_GPU)
+    def __init__(self, model: Predictor, config: ScoreConfig) -> None:
+        super().__init__(model, config, workers=config.decode_threads, window=AHEAD_OF_GPU)
         self._decoders = ThreadPoolExecutor(
-            options.decode_threads, "decode", initializer=_limit_threads, initargs=(1, torch.get_num_threads())
+            config.decode_threads, "decode", initializer=_limit_threads, initargs=(1, torch.get_num_threads())
         )
         self._feeder = ThreadPoolExecutor(1, "feed")
 
@@ -207,7 +194,7 @@ class GpuScorer(Scorer):
         return self._decoders, self._feeder
 
     def _submit(self, jpegs: Sequence[bytes], watches: Watches) -> Future[Pending]:
-        if self.options.gpu_decode:
+        if self.config.gpu_decode:
             return self._feeder.submit(self._decode_there, jpegs, watches)
         side, pinned = self.model.preprocessing.image_size, self.model.device.type == "cuda"
         pixels = empty_batch(len(jpegs), side, pinned=pinned)
@@ -233,9 +220,9 @@ class GpuScorer(Scorer):
         return self.model.start(pixels)
 
 
-def make_scorer(model: Predictor, options: ScorerOptions) -> Scorer:
+def make_scorer(model: Predictor, config: ScoreConfig) -> Scorer:
     """The scorer for the model's device."""
-    return CpuScorer(model, options) if model.device.type == "cpu" else GpuScorer(model, options)
+    return CpuScorer(model, config) if model.device.type == "cpu" else GpuScorer(model, config)
 
 
 def _limit_threads(threads: int, others: int) -> None:

@@ -10,7 +10,8 @@ from tasks.device_lock import device_lock
 from tasks.models import require_model
 from tasks.runner import Runner
 from tasks.runs import running
-from tasks.score.units import ScoreConfig, ScoredShard, ScorePlan, commit_scores, plan_scoring, score_shard
+from tasks.score.config import ScoreConfig
+from tasks.score.units import ScoredShard, ScorePlan, commit_scores, plan_scoring, score_shard
 from tasks.timing import StageTime, merged
 
 SHARDS_AT_ONCE = 4  # one feeds the device, one is written, one is read ahead; and one for a second GPU

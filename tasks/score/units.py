@@ -7,12 +7,10 @@ score under the model is left alone.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from lake import catalogue
 from lake.lake import Lake
@@ -21,6 +19,7 @@ from tasks import progress
 from tasks.errors import CountsDisagree
 from tasks.located_rows import opener
 from tasks.models import predictor, usable_devices
+from tasks.score.config import ScoreConfig
 from tasks.score.rows import read_pixels, score_rows
 from tasks.shards import Shard, in_tables, read_shard, write_shard
 from tasks.timing import StageTime
@@ -41,20 +40,6 @@ UNSCORED = """
     ANTI JOIN (SELECT sha256 FROM score_history WHERE model_version = $model) USING (sha256)
     GROUP BY sha256
 """
-
-
-@dataclass(frozen=True)
-class ScoreConfig:
-    """Where the network runs and how much is in flight. None and "auto" leave it to the device."""
-
-    device: str = "auto"
-    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    compile: Literal["auto", "always", "never"] = "auto"
-    batch_size: int | None = None
-    shard_pictures: int = 2048
-    decode_threads: int = os.cpu_count() or 1  # ahead of a GPU; a CPU's cores decode and compute in turn
-    gpu_decode: bool = False
-    device_lock: Path | None = None  # a file that processes which share the device lock in turn
 
 
 @dataclass(frozen=True)
@@ -150,15 +135,14 @@ def _resident_scorer(lake: Lake, model_version: int, shard: int, config: ScoreCo
 
     One a device stays with its network.
     """
-    from tasks.score.scorer import ScorerOptions, make_scorer
+    from tasks.score.scorer import make_scorer
 
     with _making:
         started = time.perf_counter()
         devices = usable_devices(config.device)
         device = devices[shard % len(devices)]
         model = predictor(lake, model_version, device, config.precision)
-        options = ScorerOptions(config.batch_size, config.decode_threads, config.compile, config.gpu_decode)
-        found = _scorers.get(device)
-        if found is None or found.model is not model or found.options != options:
-            found = _scorers[device] = make_scorer(model, options)
-        return found, time.perf_counter() - started
+        scorer = _scorers.get(device)
+        if scorer is None or scorer.model is not model or scorer.config != config:
+            scorer = _scorers[device] = make_scorer(model, config)
+        return scorer, time.perf_counter() - started

@@ -16,7 +16,7 @@ from model.errors import Undecodable
 from tasks.search.reader import Filters, Reader
 
 if TYPE_CHECKING:
-    from model.precision import ScoringPrecision
+    from model.choices import ScoringPrecision
 
 ALL = Filters()
 

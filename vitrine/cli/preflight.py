@@ -16,6 +16,7 @@ from flows.parameters import (
 from lake.lake import open_lake
 from tasks.ingest.units import require_pictures
 from tasks.models import require_model
+from tasks.retrain.config import RetrainConfig
 from tasks.retrain.labels import parse_labels, read_labels_object
 
 Parameters = (
@@ -33,6 +34,7 @@ def check(parameters: Parameters) -> None:
             require_pictures(parameters.source_uri)
             open_lake(parameters.lake_uri, create=True)
         case RetrainParameters():
+            parameters.config(RetrainConfig)
             open_lake(parameters.lake_uri)
             parse_labels(read_labels_object(parameters.labels_uri), parameters.labels_uri)
         case CollectParameters():

@@ -9,13 +9,17 @@ from index.memory import estimate
 from lake.errors import NoLake
 from lake.lake import Lake, open_lake
 from lake.store import open_store
+from tasks.ingest.config import IngestConfig
 from tasks.ingest.units import preview_ingest
 from tasks.models import require_model
-from tasks.rebuild.plan import IndexPlan, RebuildConfig, preview_index
+from tasks.rebuild.config import RebuildConfig
+from tasks.rebuild.plan import IndexPlan, preview_index
 from tasks.score.units import preview_scoring
 
+Previewed = IngestParameters | NightlyParameters | ScoreParameters | RebuildParameters
 
-def preview(parameters: NightlyParameters | IngestParameters | ScoreParameters | RebuildParameters) -> dict[str, Any]:
+
+def preview(parameters: Previewed) -> dict[str, Any]:
     """The plan of the flow whose parameters these are, as counts."""
     if isinstance(parameters, NightlyParameters):
         return _night(parameters)
@@ -25,12 +29,12 @@ def preview(parameters: NightlyParameters | IngestParameters | ScoreParameters |
     if isinstance(parameters, ScoreParameters):
         return _score(lake, parameters.model_version or require_model(lake))
     version = parameters.model_version or require_model(lake)
-    config = parameters.rebuild_config()
+    config = parameters.config(RebuildConfig)
     return _index(preview_index(lake, version, config, parameters.full_rebuild), config)
 
 
 def _index(plan: IndexPlan, config: RebuildConfig) -> dict[str, Any]:
-    found = {
+    counts = {
         "model": plan.model_version,
         "vectors": plan.rows,
         "index": plan.spec.factory_string(),
@@ -38,16 +42,16 @@ def _index(plan: IndexPlan, config: RebuildConfig) -> dict[str, Any]:
         "publish": _publication(plan),
     }
     if plan.same_as is not None:
-        return found
+        return counts
     to_write = [shard.rows for shard in plan.to_write]
     memory = estimate(
         plan.spec,
         rows=plan.rows,
         training_rows=min(plan.rows, plan.spec.training_rows) if plan.trains else 0,
         shard_rows=max(to_write, default=0),
-        queries=2 * config.queries,
+        queries=2 * config.recall_queries,
     )
-    return found | {
+    return counts | {
         "quantizers": _quantizers(plan),
         "shards_kept": len(plan.kept),
         "deleted_vectors": sum(kept.shard.rows - kept.live for kept in plan.kept),
@@ -82,7 +86,7 @@ def _publication(plan: IndexPlan) -> str:
 
 
 def _ingest(parameters: IngestParameters | NightlyParameters) -> dict[str, Any]:
-    plan = preview_ingest(_lake_or_none(parameters.lake_uri), parameters.source_uri, parameters.ingest_config())
+    plan = preview_ingest(_lake_or_none(parameters.lake_uri), parameters.source_uri, parameters.config(IngestConfig))
     return {
         "source": plan.source,
         "listed": plan.listed,
@@ -108,13 +112,13 @@ def _score(lake: Lake, version: int) -> dict[str, Any]:
 
 def _night(parameters: NightlyParameters) -> dict[str, Any]:
     """The ingest is known; what follows depends on what the new pictures turn out to hold."""
-    found = _ingest(parameters)
+    counts = _ingest(parameters)
     lake = open_lake(parameters.lake_uri)
     score = _score(lake, require_model(lake))
-    changes = found["new"] + found["changed"] + found["deleted"]
-    return found | {
+    changes = counts["new"] + counts["changed"] + counts["deleted"]
+    return counts | {
         "model": score["model"],
-        "to_score_at_most": score["to_score"] + found["new"] + found["changed"],
+        "to_score_at_most": score["to_score"] + counts["new"] + counts["changed"],
         "publish": "a new index version" if changes or score["to_score"] else "nothing, unless the model changed",
     }
 

@@ -56,14 +56,14 @@ def print_json(value: Any) -> None:
     print(json.dumps(_plain(value), indent=2, ensure_ascii=False, default=_as_text))  # noqa: T201 (the output of the command)
 
 
-def to_rows(found: pa.Table) -> list[dict[str, Any]]:
+def to_rows(table: pa.Table) -> list[dict[str, Any]]:
     """A table as rows. Of columns with one name, which SQL allows, the later ones are numbered."""
     names: list[str] = []
-    for name in found.column_names:
-        taken = {*names, *found.column_names}
+    for name in table.column_names:
+        taken = {*names, *table.column_names}
         numbered = (new for number in itertools.count(1) if (new := f"{name}_{number}") not in taken)
         names.append(next(numbered) if name in names else name)
-    rows: list[dict[str, Any]] = found.rename_columns(names).to_pylist()
+    rows: list[dict[str, Any]] = table.rename_columns(names).to_pylist()
     return rows
 
 

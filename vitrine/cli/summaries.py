@@ -25,60 +25,61 @@ POLARITY_COLUMNS = ("image_key", "polarity", "positive_intensity", "negative_int
 LEAST_SHARE = 0.05  # of a night; `stage_times` in `runs` keeps the others
 
 
-def print_ingest(found: IngestSummary) -> None:
+def print_ingest(summary: IngestSummary) -> None:
     """The pictures of one listing."""
-    parts = [f"{found.unchanged} unchanged", f"{found.ingested} ingested", f"{found.rejected} rejected"]
-    parts += [f"{found.failed} not fetched (tried again next time)"] if found.failed else []
-    console.print(f"ingest  {found.listed} pictures listed: {', '.join(parts)}; {found.deleted} deleted")
-    if found.skipped:
-        console.print(f"        {found.skipped} objects passed over: no pictures by their name")
+    parts = [f"{summary.unchanged} unchanged", f"{summary.ingested} ingested", f"{summary.rejected} rejected"]
+    parts += [f"{summary.failed} not fetched (tried again next time)"] if summary.failed else []
+    console.print(f"ingest  {summary.listed} pictures listed: {', '.join(parts)}; {summary.deleted} deleted")
+    if summary.skipped:
+        console.print(f"        {summary.skipped} objects passed over: no pictures by their name")
 
 
-def print_score(found: ScoreSummary) -> None:
+def print_score(summary: ScoreSummary) -> None:
     """The contents that a model scored."""
-    console.print(f"score   {found}")
-    if found.pictures_per_second is not None:
-        busy = ", ".join(f"{spent.name} {spent.busy_s:.1f} s" for spent in found.times)
-        console.print(f"        {found.pictures_per_second:.1f} pictures/s in {found.arithmetic}: {busy}")
+    console.print(f"score   {summary}")
+    if summary.pictures_per_second is not None:
+        busy = ", ".join(f"{spent.name} {spent.busy_s:.1f} s" for spent in summary.times)
+        console.print(f"        {summary.pictures_per_second:.1f} pictures/s in {summary.arithmetic}: {busy}")
 
 
-def print_index(found: IndexSummary) -> None:
+def print_index(summary: IndexSummary) -> None:
     """The index that readers use."""
-    if found.index_version is None:
+    if summary.index_version is None:
         console.print("index   no pictures, no index")
-    elif not found.is_new:
-        console.print(f"index   version {found.index_version} serves on: nothing changed")
+    elif not summary.is_new:
+        console.print(f"index   version {summary.index_version} serves on: nothing changed")
     else:
         measured = ""
-        if found.recall_at_10 is not None:
-            measured = f", recall@10 {found.recall_at_10:.3f}, {found.latency_ms:.2f} ms a search"
-        console.print(f"index   version {found.index_version} published: {found.rows} pictures{measured}")
-        console.print(f"        {_built(found)}", markup=False)
+        if summary.recall_at_10 is not None:
+            measured = f", recall@10 {summary.recall_at_10:.3f}, {summary.latency_ms:.2f} ms a search"
+        console.print(f"index   version {summary.index_version} published: {summary.rows} pictures{measured}")
+        console.print(f"        {_built(summary)}", markup=False)
 
 
-def _built(found: IndexSummary) -> str:
-    shards = "shard" if found.shards_written == 1 else "shards"
-    written = f"{found.shards_written} {shards} written ({found.bytes_written / 1e6:.1f} MB), {found.shards_kept} kept"
-    return f"{written}; built anew: {found.rebuild_reason}" if found.rebuild_reason else written
+def _built(summary: IndexSummary) -> str:
+    shards = "shard" if summary.shards_written == 1 else "shards"
+    megabytes = summary.bytes_written / 1e6
+    written = f"{summary.shards_written} {shards} written ({megabytes:.1f} MB), {summary.shards_kept} kept"
+    return f"{written}; built anew: {summary.rebuild_reason}" if summary.rebuild_reason else written
 
 
-def print_night(found: NightSummary) -> None:
+def print_night(night: NightSummary) -> None:
     """One night."""
-    print_ingest(found.ingest)
-    print_score(found.score)
-    print_index(found.index)
-    print_times(found)
+    print_ingest(night.ingest)
+    print_score(night.score)
+    print_index(night.index)
+    print_times(night)
 
 
-def print_times(found: NightSummary) -> None:
+def print_times(night: NightSummary) -> None:
     """Where the night's time went: the shares of its seconds, the busiest stage first."""
-    speed = "" if found.pictures_per_second is None else f", {found.pictures_per_second:.0f} pictures/s"
-    held = "" if found.bottleneck is None else f"; held up by: {found.bottleneck}"
-    console.print(f"time    {found.seconds:.1f} s{speed}{held}", markup=False)
+    speed = "" if night.pictures_per_second is None else f", {night.pictures_per_second:.0f} pictures/s"
+    held = "" if night.bottleneck is None else f"; held up by: {night.bottleneck}"
+    console.print(f"time    {night.seconds:.1f} s{speed}{held}", markup=False)
     shares = [
-        _share(spent, found.seconds)
-        for spent in sorted(found.stage_times, key=lambda spent: -spent.busy_s)
-        if spent.busy_s >= LEAST_SHARE * found.seconds
+        _share(spent, night.seconds)
+        for spent in sorted(night.stage_times, key=lambda spent: -spent.busy_s)
+        if spent.busy_s >= LEAST_SHARE * night.seconds
     ]
     console.print(f"        {', '.join(shares)}", markup=False)
 
@@ -88,34 +89,33 @@ def _share(spent: StageTime, seconds: float) -> str:
     return f"{spent.name} {spent.busy_s / seconds:.0%}{waiting}"
 
 
-def print_plan(found: Mapping[str, Any]) -> None:
+def print_plan(plan: Mapping[str, Any]) -> None:
     """What a dry run found out."""
-    print_fields(found, title="dry run: nothing was written")
+    print_fields(plan, title="dry run: nothing was written")
 
 
-def print_initial_model(found: Mapping[str, Any]) -> None:
+def print_initial_model(model: Mapping[str, Any]) -> None:
     """The first model."""
     console.print(
-        f"model   version {found['model_version']} registered from {found['weights']} weights. Similarity search works "
+        f"model   version {model['model_version']} registered from {model['weights']} weights. Similarity search works "
         "with it;\n        its polarity is untrained and says nothing until `vitrine retrain LABELS` promotes a model"
     )
 
 
-def print_retrain(found: RetrainSummary) -> None:
+def print_retrain(summary: RetrainSummary) -> None:
     """The candidate and the decision."""
-    measured = found.evaluation
-    console.print(
-        f"train   {found.labelled} labelled pictures: {found.trained_on} trained on, {measured['pictures']} held out"
-    )
+    measured = summary.evaluation
+    sides = f"{summary.trained_on} trained on, {measured['pictures']} held out"
+    console.print(f"train   {summary.labelled} labelled pictures: {sides}")
     console.print(f"judge   {accuracy(measured)}")
-    verdict = "promoted" if found.promoted else "refused"
-    console.print(f"gate    model {found.model_version} {verdict}")
-    for reason in found.reasons:
+    verdict = "promoted" if summary.promoted else "refused"
+    console.print(f"gate    model {summary.model_version} {verdict}")
+    for reason in summary.reasons:
         console.print(f"        {reason}", markup=False)
-    console.print(f"        {found.page}", markup=False)
-    if found.score is not None and found.index is not None:
-        print_score(found.score)
-        print_index(found.index)
+    console.print(f"        {summary.page}", markup=False)
+    if summary.score is not None and summary.index is not None:
+        print_score(summary.score)
+        print_index(summary.index)
 
 
 def accuracy(measured: Mapping[str, Any]) -> str:
@@ -127,45 +127,46 @@ def accuracy(measured: Mapping[str, Any]) -> str:
     )
 
 
-def print_found(found: SearchAnswer) -> None:
+def print_neighbours(answer: SearchAnswer) -> None:
     """A query's neighbours."""
-    title = f"most like {found.query} (index {found.index_version}, model {found.model_version})"
-    if not found.neighbours:
+    title = f"most like {answer.query} (index {answer.index_version}, model {answer.model_version})"
+    if not answer.neighbours:
         console.print(f"{title}: the index holds no other picture that was asked for", markup=False)
         return
-    print_rows(found.neighbours, NEIGHBOUR_COLUMNS, title=title, decimals=3)
+    print_rows(answer.neighbours, NEIGHBOUR_COLUMNS, title=title, decimals=3)
 
 
-def print_near_duplicates(found: NearDuplicatesReport) -> None:
+def print_near_duplicates(duplicates: NearDuplicatesReport) -> None:
     """How many pictures the index holds more than once, and the largest groups of them."""
     console.print(
-        f"{found.pictures} pictures (index {found.index_version}, model {found.model_version}): {found.groups} groups "
-        f"of near-identical ones at a cosine of {found.threshold:g}; one of each kept, {found.superfluous} would go"
+        f"{duplicates.pictures} pictures (index {duplicates.index_version}, model {duplicates.model_version}): "
+        f"{duplicates.groups} groups of near-identical ones at a cosine of {duplicates.threshold:g}; "
+        f"one of each kept, {duplicates.superfluous} would go"
     )
     rows = [
         {"group": number, "image_key": each.image_key, "product_id": each.product_id, "similarity": each.similarity}
-        for number, group in enumerate(found.shown, start=1)
+        for number, group in enumerate(duplicates.shown, start=1)
         for each in group.pictures
     ]
     if rows:
         print_rows(rows, decimals=4)
-    if found.groups > len(found.shown):
-        console.print(f"… {found.groups - len(found.shown)} more groups; --limit shows more")
+    if duplicates.groups > len(duplicates.shown):
+        console.print(f"… {duplicates.groups - len(duplicates.shown)} more groups; --limit shows more")
 
 
-def print_status(found: Mapping[str, Any]) -> None:
+def print_status(status: Mapping[str, Any]) -> None:
     """The lake at a glance."""
-    last_run = found["last_run"]
-    print_fields({name: value for name, value in found.items() if name != "last_run"})
+    last_run = status["last_run"]
+    print_fields({name: value for name, value in status.items() if name != "last_run"})
     if last_run is None:
         console.print("no run yet")
         return
     print_fields({name: value for name, value in last_run.items() if value is not None}, title="last run")
 
 
-def print_versions(found: Sequence[Mapping[str, Any]]) -> None:
+def print_versions(versions: Sequence[Mapping[str, Any]]) -> None:
     """The versions of one kind, oldest first."""
-    if not found:
+    if not versions:
         console.print("no versions yet")
         return
     rows = [
@@ -178,7 +179,7 @@ def print_versions(found: Sequence[Mapping[str, Any]]) -> None:
             "holds": _holds(json.loads(row["properties"])),
             "reason": row["reason"],
         }
-        for row in found
+        for row in versions
     ]
     print_rows(rows)
 
@@ -192,43 +193,43 @@ def _holds(properties: Mapping[str, Any]) -> str:
     return f"{name}, accuracy {cell(properties['evaluation']['accuracy'])}"
 
 
-def print_rolled_back(found: RolledBack) -> None:
+def print_rolled_back(rollback: RolledBack) -> None:
     """Where a rollback leaves everybody."""
-    console.print(f"{found.kind} rolled back to version {found.version}")
-    console.print(f"readers use model {cell(found.serving_model)} and index {cell(found.serving_index)}")
-    if found.note:
-        console.print(found.note, markup=False)
+    console.print(f"{rollback.kind} rolled back to version {rollback.version}")
+    console.print(f"readers use model {cell(rollback.serving_model)} and index {cell(rollback.serving_index)}")
+    if rollback.note:
+        console.print(rollback.note, markup=False)
 
 
-def print_collected(found: Mapping[str, Any]) -> None:
+def print_collected(collected: Mapping[str, Any]) -> None:
     """What was removed, or would be."""
-    verb = "would remove" if found["dry_run"] else "removed"
+    verb = "would remove" if collected["dry_run"] else "removed"
     for kind in ("indexes", "models"):
-        if found[kind]:
-            console.print(f"{kind:<8}{verb} {len(found[kind])} versions: {', '.join(map(str, found[kind]))}")
+        if collected[kind]:
+            console.print(f"{kind:<8}{verb} {len(collected[kind])} versions: {', '.join(map(str, collected[kind]))}")
     console.print(
-        f"files   {verb} {found['bytes'] / 1e6:.1f} MB: {found['version_files']} files of versions, "
-        f"{found['workspaces']} workspaces of dead runs, {found['checkpoints']} checkpoints, {found['table_parts']} "
-        "parts that no commit names"
+        f"files   {verb} {collected['bytes'] / 1e6:.1f} MB: {collected['version_files']} files of versions, "
+        f"{collected['workspaces']} workspaces of dead runs, {collected['checkpoints']} checkpoints, "
+        f"{collected['table_parts']} parts that no commit names"
     )
 
 
-def print_demo(found: Demo) -> None:
+def print_demo(demo: Demo) -> None:
     """What the demo found, and what to try next."""
-    console.print(f"[bold]A shop of {found.pictures} pictures[/bold], drawn in {found.source}")
-    print_retrain(found.retrain)
+    console.print(f"[bold]A shop of {demo.pictures} pictures[/bold], drawn in {demo.source}")
+    print_retrain(demo.retrain)
     console.print()
     console.print("[bold]The night[/bold]")
-    print_night(found.night)
-    for row in found.rejected:
+    print_night(demo.night)
+    for row in demo.rejected:
         console.print(f"        {row['image_key']}: {row['reason']}", markup=False)
     console.print()
-    print_rows(found.most_positive, POLARITY_COLUMNS, title="most positive", decimals=3)
+    print_rows(demo.most_positive, POLARITY_COLUMNS, title="most positive", decimals=3)
     console.print()
-    print_rows(found.most_negative, POLARITY_COLUMNS, title="most negative", decimals=3)
+    print_rows(demo.most_negative, POLARITY_COLUMNS, title="most negative", decimals=3)
     console.print()
-    print_found(found.search)
+    print_neighbours(demo.search)
     console.print()
     console.print("[bold]What to try next[/bold]")
-    for command in found.next_commands:
+    for command in demo.next_commands:
         console.print(f"  {command}", markup=False)

@@ -1,0 +1,6 @@
+"""Names that a person chooses from, for those who must not wait for torch to be imported."""
+
+from typing import Literal
+
+Precision = Literal["auto", "float32", "bfloat16"]
+ScoringPrecision = Literal["auto", "float32", "bfloat16", "float16"]

@@ -1,0 +1,45 @@
+"""What decides a picture's row, and how much of ingest is in flight."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+from pydantic.dataclasses import dataclass
+
+from tasks.config import DecodingConfig, ShardConfig
+
+
+def _one_group(pattern: str) -> str:
+    try:
+        groups = re.compile(pattern).groups
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from error
+    if groups != 1:
+        raise ValueError(f"expected one group, the product's id, found {groups}")
+    return pattern
+
+
+Pattern = Annotated[str, AfterValidator(_one_group)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestConfig(ShardConfig, DecodingConfig):
+    """What decides a picture's row, and how much is in flight."""
+
+    product_id_pattern: Pattern | None = Field(
+        default=None, description="Regular expression on the image key; its one group is the product's id."
+    )
+    max_deleted_share: float = Field(
+        default=0.5, ge=0, le=1, description="Stop where more than this share of the known pictures vanished at once."
+    )
+    max_object_bytes: int = Field(
+        default=64 * 2**20, ge=1, description="Largest object that is fetched, bytes; a larger one is rejected."
+    )
+    fetch_threads: int | None = Field(
+        default=None, ge=1, description="Objects of a shard in flight; by default 64 from S3 and 4 from a directory."
+    )
+    bytes_in_flight: int = Field(
+        default=128 * 2**20, ge=1, description="Most bytes of a shard's objects that wait to be decoded."
+    )

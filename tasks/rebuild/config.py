@@ -1,0 +1,33 @@
+"""How an index is made and what it must reach."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from index.spec import FLAT_BELOW, IndexKind, Metric
+from tasks.config import CacheConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class RebuildConfig(CacheConfig):
+    """How the index is made and what it must reach."""
+
+    index_kind: IndexKind = Field(
+        default="ivfpq",
+        description="How an index above flat_below is searched: exhaustively, by codes alone, or by lists.",
+    )
+    index_metric: Metric = Field(default="cosine", description="What makes two pictures alike.")
+    recall_target: float = Field(
+        default=0.99, gt=0, le=1, description="Publish no index whose recall@10, its lower 95 % bound, is below this."
+    )
+    flat_below: int = Field(default=FLAT_BELOW, ge=0, description="Fewer pictures than this are searched exactly.")
+    shard_vectors: int = Field(default=50_000, ge=1, description="Embeddings in an index shard.")
+    shard_deleted_share: float = Field(
+        default=0.2,
+        ge=0,
+        le=1,
+        description="Write a shard again where a larger share of its rows than this was deleted.",
+    )
+    recall_queries: int = Field(default=1000, ge=1, description="Pictures held out as queries to measure recall by.")
+    index_seed: int = Field(default=0, ge=0, description="Of the quantizers' training and of the held-out queries.")

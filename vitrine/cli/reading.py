@@ -1,0 +1,144 @@
+"""The commands that read a lake: search, near-duplicates, sql, status. None needs Prefect, and only a picture torch."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flows.parameters import ScoreParameters
+from tasks.config import Device
+from vitrine.cli.options import JsonOption, LakeOption, help_of, open_lake
+from vitrine.cli.output import fail, print_result
+
+# Measured on photographs of groceries (docs/measurements/index.md): re-encoded, resized, slightly brightened or cropped
+# copies lie above it, different photographs of one product below.
+NEAR_DUPLICATE = 0.997
+
+
+def search(
+    picture: Annotated[Path | None, typer.Argument(help="A picture to search with.", show_default=False)] = None,
+    key: Annotated[
+        str | None, typer.Option(metavar="IMAGE_KEY", help="Search with a picture of the catalogue.")
+    ] = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="How many neighbours.")] = 10,
+    other_products: Annotated[
+        bool, typer.Option("--other-products", help="Leave out the other pictures of the key's own product.")
+    ] = False,
+    one_per_product: Annotated[
+        bool, typer.Option("--one-per-product", help="Show each product once, by its nearest picture.")
+    ] = False,
+    polarity: Annotated[
+        str | None, typer.Option(metavar="MIN:MAX", help="Only pictures whose polarity lies here, such as 0.8:1.")
+    ] = None,
+    among: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Only pictures whose keys this file lists, one a line.")
+    ] = None,
+    device: Annotated[Device | None, typer.Option(help=help_of(ScoreParameters, "device"))] = None,
+    lake: LakeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find the pictures most like a given one."""
+    if (picture is None) == (key is None):
+        raise typer.BadParameter("give either a PICTURE or --key IMAGE_KEY")
+    if other_products and key is None:
+        raise typer.BadParameter("--other-products needs --key IMAGE_KEY: the product of a PICTURE is not known")
+    between = _range("--polarity", polarity)
+    from flows.settings import read_settings
+    from tasks.score.config import ScoreConfig
+    from tasks.search.queries import read_keys, search_by_key, search_by_picture
+    from tasks.search.reader import Filters
+    from vitrine.cli.summaries import print_neighbours
+
+    settings, opened = read_settings(), open_lake(lake)
+    filters = Filters(other_products, one_per_product, between, None if among is None else read_keys(among))
+    if key is not None:
+        neighbours = search_by_key(opened, key, k, settings.cache_directory, filters)
+    else:
+        assert picture is not None  # noqa: S101 (checked above; mypy can't tell)
+        config = settings.config(ScoreConfig)
+        neighbours = search_by_picture(
+            opened,
+            picture,
+            k,
+            settings.cache_directory,
+            device or config.device,
+            filters=filters,
+            precision=config.precision,
+        )
+    print_result(as_json, neighbours, print_neighbours)
+
+
+def near_duplicates(
+    threshold: Annotated[
+        float, typer.Option(min=0, max=1, help="Least cosine of two pictures that count as one.")
+    ] = NEAR_DUPLICATE,
+    limit: Annotated[int, typer.Option(min=0, help="Groups to show, the largest first.")] = 20,
+    across_products: Annotated[
+        bool, typer.Option("--across-products", help="Only groups that show more than one product.")
+    ] = False,
+    confirm: Annotated[
+        bool, typer.Option("--confirm/--no-confirm", help="Compare the pixels of each group's pictures too.")
+    ] = True,
+    lake: LakeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List groups of near-identical pictures in the index."""
+    if math.isnan(threshold):
+        raise typer.BadParameter("--threshold: expected a cosine of 0 to 1, found nan")
+    from flows.settings import read_settings
+    from tasks.search.near_duplicates import find_near_duplicates
+    from vitrine.cli.summaries import print_near_duplicates
+
+    cache = read_settings().cache_directory
+    options = {"across_products": across_products, "confirm": confirm}
+    groups = find_near_duplicates(open_lake(lake), cache, threshold, limit, **options)
+    print_result(as_json, groups, print_near_duplicates)
+
+
+def sql(
+    query: Annotated[
+        str, typer.Argument(help="One or more statements; views and macros are those of catalogue.duckdb.")
+    ],
+    lake: LakeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask the catalogue in SQL (DuckDB)."""
+    import duckdb
+
+    from lake import catalogue
+    from vitrine.cli.printing import print_rows, to_rows
+
+    with catalogue.connect(open_lake(lake)) as connection:
+        try:
+            answer = connection.execute(query)
+            rows = to_rows(answer.to_arrow_table()) if answer and answer.description else []
+        except duckdb.Error as error:
+            fail(f"SQL: {error}")
+        except OverflowError:
+            fail("SQL: a date or time lies outside the years 1 to 9999: cast it to VARCHAR")
+    print_result(as_json, rows, print_rows)
+
+
+def status(lake: LakeOption = None, as_json: JsonOption = False) -> None:
+    """What the lake holds, what serves, how the last run went."""
+    from tasks.status import read_status
+    from vitrine.cli.summaries import print_status
+
+    print_result(as_json, read_status(open_lake(lake)), print_status)
+
+
+def _range(option: str, text: str | None) -> tuple[float, float] | None:
+    """MIN:MAX, either of which may be left out."""
+    if text is None:
+        return None
+    low, colon, high = text.partition(":")
+    try:
+        bounds = float(low or "-inf"), float(high or "inf")
+    except ValueError:
+        bounds = (1.0, 0.0)
+    if not colon or not bounds[0] <= bounds[1]:
+        raise typer.BadParameter(f"{option}: expected MIN:MAX such as 0.8:1, found {text!r}")
+    return bounds
