@@ -26,43 +26,29 @@ class Memory:
 
 def estimate(spec: IndexSpec, *, rows: int, training_rows: int, shard_rows: int, queries: int) -> Memory:
     """Peak memory for an index of `rows` rows, of which `shard_rows` at most are encoded at a time."""
-    searching = searching_bytes(spec, rows)
+    codebook = _codebook_bytes(spec)
+
+    def blockwise(rows: int) -> int:
+        """The block that is being checked and normalised, partly in float64, and the codebook."""
+        return 4 * min(BLOCK_BYTES, 4 * spec.dimension * rows) + 2 * codebook + LIBRARIES
+
+    # The sample as read, as compared and, twice, as encoded: k-means keeps a copy.
+    training = training_rows * (2 * 4 * spec.dimension + 2 * 4 * spec.encoded_dimension) + blockwise(training_rows)
+    # A shard's vectors and keys, and its codes.
+    encoding = shard_rows * (4 * spec.dimension + 2 * spec.code_bytes + KEY_BYTES) + blockwise(shard_rows)
+    # All codes, twice while shards are merged, and all keys.
+    searching = rows * (2 * spec.code_bytes + KEY_BYTES) + 2 * codebook + LIBRARIES
     return Memory(
-        training=training_bytes(spec, training_rows),
-        encoding=encoding_bytes(spec, shard_rows),
+        training=training if training_rows and spec.kind != "flat" else 0,
+        encoding=encoding if shard_rows else 0,
         searching=searching,
         measuring=searching + queries * (8 * spec.dimension + QUERY_RESULTS) + 2 * BLOCK_BYTES,
     )
 
 
-def training_bytes(spec: IndexSpec, rows: int) -> int:
-    """The sample as read, as compared and, twice, as encoded: k-means keeps a copy."""
-    if spec.kind == "flat" or not rows:
-        return 0
-    return rows * (2 * 4 * spec.dimension + 2 * 4 * spec.encoded_dimension) + _overhead(spec, rows)
-
-
-def encoding_bytes(spec: IndexSpec, rows: int) -> int:
-    """A shard's vectors and keys, its codes, and the blocks that are normalised."""
-    if not rows:
-        return 0
-    return rows * (4 * spec.dimension + 2 * spec.code_bytes + KEY_BYTES) + _overhead(spec, rows)
-
-
-def searching_bytes(spec: IndexSpec, rows: int) -> int:
-    """All codes, twice while shards are merged, and all keys."""
-    return rows * (2 * spec.code_bytes + KEY_BYTES) + 2 * codebook_bytes(spec) + LIBRARIES
-
-
-def _overhead(spec: IndexSpec, rows: int) -> int:
-    """The block that is being checked and normalised, partly in float64, and the codebook."""
-    return 4 * min(BLOCK_BYTES, 4 * spec.dimension * rows) + 2 * codebook_bytes(spec) + LIBRARIES
-
-
-def codebook_bytes(spec: IndexSpec) -> int:
+def _codebook_bytes(spec: IndexSpec) -> int:
     """The rotation and the centroids."""
     if spec.kind == "flat":
         return 0
     rotation = 4 * (spec.pca or 0) * (spec.dimension + 1)
-    centroids = 4 * spec.encoded_dimension * (spec.nlist + (PQ_CENTROIDS))
-    return rotation + centroids
+    return rotation + 4 * spec.encoded_dimension * (spec.nlist + PQ_CENTROIDS)

@@ -5,7 +5,7 @@ choose candidates, and exact distances of the fp16 vectors rank them.
 """
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args
 
 IndexKind = Literal["flat", "pq", "ivfpq"]
@@ -37,11 +37,6 @@ class IndexSpec:
     pq_subquantizers: int = 0
 
     def __post_init__(self) -> None:
-        problem = self._problem()
-        if problem:
-            raise ValueError(f"{problem}: {self}")
-
-    def _problem(self) -> str | None:
         rules = {
             f"kind is one of {get_args(IndexKind)}": self.kind in get_args(IndexKind),
             f"metric is one of {get_args(Metric)}": self.metric in get_args(Metric),
@@ -54,7 +49,9 @@ class IndexSpec:
             rules["pq_subquantizers divides the encoded dimension"] = (
                 self.pq_subquantizers >= 1 and self.encoded_dimension % self.pq_subquantizers == 0
             )
-        return next((rule for rule, holds in rules.items() if not holds), None)
+        broken = [rule for rule, holds in rules.items() if not holds]
+        if broken:
+            raise ValueError(f"{broken[0]}: {self}")
 
     @classmethod
     def for_catalogue(
@@ -140,13 +137,9 @@ class IndexSpec:
         rotation = [f"PCAR{self.pca}"] if self.pca else []
         return ",".join([*rotation, f"IVF{self.nlist}", f"PQ{self.pq_subquantizers}x{CODE_BITS}fs"])
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for `index.json`."""
-        return asdict(self)
-
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Read what `to_dict` wrote.
+        """Check the dictionary that `asdict` makes.
 
         Raises:
             ValueError: a value that no index can have.

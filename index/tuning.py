@@ -21,8 +21,8 @@ class TunedSearch:
     nprobe: int
     rerank_factor: int
     measured: SearchQuality
-    slices: dict[str, SliceRecall] = field(default_factory=dict)
-    truth: Truth = field(default_factory=Truth.empty, repr=False, compare=False)  # what it was held against
+    slices: dict[str, SliceRecall]
+    truth: Truth = field(repr=False, compare=False)  # what it was held against
 
 
 def tune(
