@@ -21,6 +21,7 @@ from index.filtering import NONE, Groups, RowFilter, rows_with, search_filtered
 from index.searching import Neighbours, Searcher
 from lake.errors import LakeError
 from lake.lake import Lake
+from tasks.config import CacheConfig
 from tasks.errors import OtherModel
 from tasks.index_files import index_files
 
@@ -83,14 +84,14 @@ class OpenIndex:
 class Reader:
     """Searches the published index; safe to use, and to refresh, from several threads."""
 
-    def __init__(self, lake: Lake, cache: Path) -> None:
-        """Open the published version; a remote lake's files are kept below `cache`.
+    def __init__(self, lake: Lake, cache: Path | None = None) -> None:
+        """Open the published version; a remote lake's files are kept below `cache`, the user's own by default.
 
         Raises:
             LakeError: none is published yet, or its files are damaged.
         """
         self._lake = lake
-        self._cache = cache
+        self._cache = cache or CacheConfig().cache
         self.index = self._open(None)
 
     def refresh(self) -> bool:
