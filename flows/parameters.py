@@ -32,9 +32,8 @@ if TYPE_CHECKING:
     from tasks.runner import Runner
     from tasks.score.stage import ScoreSummary
 
-CLOSED = ConfigDict(
-    extra="forbid"
-)  # a name: mypy would hold calls against the fields that it sees, which lack sections
+# By a name: where mypy sees that a model is closed, it refuses the fields of sections, which it does not see.
+CLOSED = ConfigDict(extra="forbid")
 
 
 @containing(LakeConfig, optional=True)

@@ -806,6 +806,20 @@ def test_an_option_comes_before_the_setting_of_its_name(run: Run, places: dict[s
 # Runs
 
 
+@pytest.mark.parametrize(("precision", "shard_vectors", "shards"), [("float32", 5, 3), ("bfloat16", 6, 2)])
+def test_the_options_of_a_night_reach_its_parts(
+    run: Run, small: SmallLake, tmp_path: Path, precision: str, shard_vectors: int, shards: int
+) -> None:
+    lake = ("--lake", str(tmp_path / "lake"))
+    run("init-model", "--weights", "random", "--backbone", "resnet18", "--image-size", "64", *lake)
+    parts = "--fetch-threads 1 --decode-threads 1 --shard-pictures 5 --device cpu --batch-size 3 --compile never"
+    index = f"--precision {precision} --shard-vectors {shard_vectors} --index-metric euclidean"
+    ended = run("nightly", str(small.source), *parts.split(), *index.split(), *lake, "--json")
+    assert ended.code == 0, ended.err
+    night = json.loads(ended.out)
+    assert (night["index"]["shards_written"], night["score"]["arithmetic"]) == (shards, precision)
+
+
 @pytest.mark.prefect
 def test_a_night_prints_one_json_document_and_a_refused_one_a_line(
     fresh: Run, run: Run, prefect_server: PrefectServer, tmp_path: Path

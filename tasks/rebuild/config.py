@@ -30,4 +30,4 @@ class RebuildConfig(CacheConfig):
         description="Write a shard again where a larger share of its rows than this was deleted.",
     )
     recall_queries: int = Field(default=1000, ge=1, description="Pictures held out as queries to measure recall by.")
-    index_seed: int = Field(default=0, ge=0, description="Of the quantizers' training and of the held-out queries.")
+    index_seed: int = Field(default=0, ge=0, description="Of the codebook's training and of the held-out queries.")
