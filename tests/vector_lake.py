@@ -26,6 +26,7 @@ class VectorLake:
     def __init__(self, uri: str, dimension: int) -> None:
         self.lake: Lake = open_lake(uri, create=True)
         self.dimension = dimension
+        self.pictures: dict[str, Floats] = {}  # that live, and their vectors
         self._changes = 0
         self._scored: set[str] = set()
         self.model = self.promote_model()
@@ -64,6 +65,8 @@ class VectorLake:
         new = {name: key for key, name in names.items() if name is not None and name not in self._scored}
         self._commit(pa.Table.from_pylist(images, schema=IMAGES), self._scores(new, pictures, at))
         self._scored |= new.keys()
+        changed = self.pictures | dict(pictures)
+        self.pictures = {key: vector for key, vector in changed.items() if vector is not None}
 
     def _scores(self, new: Mapping[str, str], pictures: Mapping[str, Floats | None], at: datetime) -> pa.Table:
         if not new:

@@ -1,0 +1,114 @@
+"""When nothing of the last version serves again, and which version a night starts from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from index.arrays import Floats
+from index.searching import Searcher
+from lake.errors import LostRace
+from lake.rollback import roll_back
+from tasks.rebuild.plan import plan_index
+from tests import small_lake
+from tests.published_index import CODED, DIMENSION, FLAT, ROWS, check, first_night, rebuild
+from tests.vector_lake import VectorLake
+from tests.vectors import clustered
+
+
+@pytest.fixture(scope="module")
+def vectors() -> Floats:
+    """In an order that looks the same everywhere: the first are not another kind than the last."""
+    return clustered(2 * ROWS, DIMENSION, seed=11)
+
+
+@pytest.fixture
+def lake(tmp_path: Path, vectors: Floats) -> VectorLake:
+    made = VectorLake(str(tmp_path / "lake"), DIMENSION)
+    made.change(first_night(vectors))
+    return made
+
+
+def test_the_codebook_is_trained_again_when_another_kind_of_pictures_comes_in(lake: VectorLake) -> None:
+    rebuild(lake, CODED)
+    others = clustered(200, DIMENSION, seed=99)
+    lake.change({f"other-{row}.jpg": others[row] for row in range(200)})
+    index = rebuild(lake, CODED)
+    assert "the 200 vectors added since lie" in index.rebuild_reason
+    assert (index.shards_kept, index.shards_written) == (0, 4)
+    codebook = lake.lake.indexes.manifest(2).properties["codebook"]
+    assert (codebook["version"], codebook["added_rows"], codebook["reason"]) == (2, 0, index.rebuild_reason)
+    check(lake)
+    lake.change({"00000.jpg": others[0]})
+    assert rebuild(lake, CODED).rebuild_reason == ""
+
+
+def test_a_catalogue_that_outgrows_its_parts_is_rebuilt(lake: VectorLake, vectors: Floats) -> None:
+    small = replace(CODED, flat_below=ROWS + 1)
+    assert rebuild(lake, small).rebuild_reason == "no index of model 1 was published yet"
+    lake.change({f"more-{row}.jpg": vectors[ROWS + row] for row in range(10)})
+    index = rebuild(lake, small)
+    assert index.rebuild_reason == "1510 vectors want other parts than index 1 has: IVF32,PQ16x4fs"
+    check(lake)
+
+
+def test_another_model_starts_an_index_of_its_own(lake: VectorLake) -> None:
+    rebuild(lake, CODED)
+    lake.promote_model()
+    lake.change(lake.pictures)
+    assert rebuild(lake, CODED).rebuild_reason == "no index of model 2 was published yet"
+    check(lake)
+
+
+def test_a_full_rebuild_uses_nothing_of_an_earlier_version(lake: VectorLake) -> None:
+    rebuild(lake, CODED)
+    plan = plan_index(lake.lake, 1, "run", CODED, "asked for")
+    assert (plan.base, plan.kept, plan.trains, plan.same_as) == (None, (), True, None)
+    index = small_lake.build_version(lake.uri, plan, CODED)
+    assert index.rebuild_reason == "asked for"
+    assert not any(file.stored_in for file in lake.lake.indexes.manifest(2).files)
+    check(lake)
+
+
+def test_a_lost_file_of_a_shard_is_written_again(lake: VectorLake, vectors: Floats) -> None:
+    rebuild(lake, FLAT)
+    lake.lake.store.delete([lake.lake.indexes.path(1, "shard-00001.keys.parquet")])
+    lake.change({"00000.jpg": vectors[ROWS]})
+    assert rebuild(lake, FLAT).rebuild_reason == "index 1 has lost shard-00001.keys.parquet"
+    check(lake)
+
+
+def test_a_damaged_shard_is_found_by_the_gate_and_written_again(lake: VectorLake, vectors: Floats) -> None:
+    rebuild(lake, FLAT)
+    path = lake.lake.indexes.path(1, "shard-00001.vectors.npy")
+    data = bytearray(lake.lake.store.get(path))
+    data[-1] ^= 1
+    lake.lake.store.put(path, bytes(data))
+    lake.change({"00000.jpg": vectors[ROWS]})
+    index = rebuild(lake, FLAT)
+    assert "shard-00001.vectors.npy is damaged" in index.rebuild_reason
+    check(lake)
+
+
+def test_a_version_whose_base_was_collected_meanwhile_is_not_published(lake: VectorLake, vectors: Floats) -> None:
+    rebuild(lake, FLAT)
+    lake.change({"00000.jpg": vectors[ROWS]})
+    plan = plan_index(lake.lake, 1, "run", FLAT)
+    lake.lake.indexes.append("collect", 1, based_on=lake.lake.indexes.newest())
+    with pytest.raises(LostRace, match="version 1 was collected while version 2 was made"):
+        small_lake.build_version(lake.uri, plan, FLAT)
+
+
+def test_after_a_rollback_the_night_starts_from_what_readers_use(lake: VectorLake, vectors: Floats) -> None:
+    rebuild(lake, CODED)
+    lake.change({"00000.jpg": vectors[ROWS]})
+    rebuild(lake, CODED)
+    roll_back(lake.lake, "indexes", 1)
+    lake.change({"00001.jpg": vectors[ROWS + 1]})
+    rebuild(lake, CODED)
+    assert lake.lake.indexes.manifest(3).properties["base"] == 1
+    check(lake)
+    check_version_1 = Searcher.open(lake.lake.indexes.fetch(1, Path("nowhere")))
+    assert len(check_version_1) == ROWS
