@@ -44,9 +44,10 @@ from PIL import Image
 from lake.schemas import SCORES
 from lake.store import open_store
 from lake.tables import Table
+from model.devices import choose_device
 from model.network import NetworkConfig, PolarityNetwork
 from model.pictures.decode import decode, encode_jpeg
-from model.predict import Predictions, Predictor, choose_device
+from model.predict import Predictions, Predictor
 from model.preprocessing import Preprocessing
 from model.weights import dump_weights, load_weights
 from tasks.score.config import Compile, ScoreConfig

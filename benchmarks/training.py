@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from model.devices import choose_device
 from model.examples import JpegExamples
 from model.losses import LossWeights, polarity_loss
 from model.network import NetworkConfig, PolarityNetwork
 from model.precision import autocast, native_bfloat16
-from model.predict import choose_device
 from model.preprocessing import Preprocessing
 from model.recipe import TrainingConfig
 from model.training import EpochReport, train

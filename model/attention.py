@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from model.predict import Predictor
+from model.preprocessing import to_tensor
 
 
 @torch.inference_mode()
@@ -20,12 +21,9 @@ def attention_maps(model: Predictor, batch: NDArray[np.uint8]) -> NDArray[np.flo
     Raises:
         ValueError: another shape or type than this network's preprocessing makes.
     """
-    side = model.preprocessing.image_size
-    if batch.dtype != np.uint8 or batch.shape[1:] != (3, side, side):
-        raise ValueError(f"expected uint8 B×3×{side}×{side}, found {batch.dtype} {batch.shape}")
-    # torch warns about arrays it may not write to, such as views of bytes.
-    tensor = torch.from_numpy(batch if batch.flags.writeable else batch.copy()).to(model.device)
-    output = model.network(model.preprocessing.normalise(tensor))
+    pixels = to_tensor(batch)
+    model.check(pixels)
+    output = model.network(model.preprocessing.normalise(pixels.to(model.device)))
     maps: NDArray[np.float32] = output.attention.float().cpu().numpy()
     return maps
 

@@ -1,13 +1,9 @@
-"""A trained backbone made ready to answer only: BatchNorms folded into convolutions, and a smaller float.
-
-Equal to the trained network but for rounding; tests/test_folding.py holds the tolerances.
-"""
+"""BatchNorms of a trained network folded into the convolutions before them: the same answers but for rounding."""
 
 import copy
 from itertools import pairwise
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 
@@ -25,21 +21,3 @@ def fold_batchnorms(backbone: nn.Module) -> nn.Module:
                 setattr(parent, conv_name, fuse_conv_bn_eval(conv, norm))
                 setattr(parent, norm_name, nn.Identity())
     return folded
-
-
-class Computed(nn.Module):
-    """A backbone that computes in another float and answers in float32.
-
-    The branches and their fusion stay in float32: they are a fiftieth of the work, and the polarity is their
-    small difference.
-    """
-
-    def __init__(self, backbone: nn.Module, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.backbone = backbone.to(dtype)
-        self.dtype = dtype
-
-    def forward(self, pictures: Tensor) -> Tensor:
-        """B×3×H×W float32 → B×C×h×w float32."""
-        features: Tensor = self.backbone(pictures.to(self.dtype))
-        return features.float()

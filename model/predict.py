@@ -3,10 +3,8 @@
 Shapes: B pictures; S the side of `Preprocessing.image_size`; E the size of the embedding.
 """
 
-import copy
 import logging
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -14,15 +12,16 @@ from typing import Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from model.choices import ScoringPrecision
+from model.devices import DeviceClock, to_host
 from model.errors import ModelError
 from model.evaluation import answers_of
-from model.folding import Computed
-from model.network import NEGATIVE, POSITIVE, PolarityNetwork, probabilities
+from model.network import PolarityNetwork
 from model.precision import scoring_dtype
-from model.preprocessing import Preprocessing
+from model.preprocessing import Preprocessing, to_tensor
+from model.scoring_network import ScoringNetwork, answers_in
 
 Answering = Callable[[Tensor], tuple[Tensor, Tensor]]
 
@@ -58,37 +57,12 @@ class Predictions:
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in columns))
 
 
-class ScoringNetwork(nn.Module):
-    """A copy of a trained network that only answers: from uint8 pixels to the four things that are kept."""
-
-    shift: Tensor
-    scale: Tensor
-
-    def __init__(self, network: PolarityNetwork, preprocessing: Preprocessing, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.network = copy.deepcopy(network).eval().requires_grad_(False)
-        fold = network.backbone_spec.fold
-        backbone = self.network.backbone if fold is None else fold(self.network.backbone)
-        self.network.backbone = backbone if dtype == torch.float32 else Computed(backbone, dtype)
-        # Kept on the device: a constant made anew for each batch would wait for the batches before it.
-        self.register_buffer("shift", torch.tensor(preprocessing.mean).mul_(255).view(3, 1, 1))
-        self.register_buffer("scale", torch.tensor(preprocessing.std).mul_(255).view(3, 1, 1))
-
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Uint8 B×3×S×S → B×3 (polarity, negative and positive intensity) and B×E, float32."""
-        pictures = torch.sub(pixels, self.shift).div_(self.scale).contiguous(memory_format=torch.channels_last)
-        output = self.network(pictures)
-        intensities = output.intensities
-        scores = [probabilities(output)[:, POSITIVE], intensities[:, NEGATIVE], intensities[:, POSITIVE]]
-        return torch.stack(scores, dim=1), output.embedding
-
-
 class Pending:
     """Predictions that a device is at work on."""
 
-    def __init__(self, scores: Tensor, embedding: Tensor, since: "_Clock") -> None:
-        self._scores, self._embedding = (_to_host(tensor) for tensor in (scores, embedding))
-        self._since, self._until = since, _Clock(scores.device)
+    def __init__(self, scores: Tensor, embedding: Tensor, since: DeviceClock) -> None:
+        self._scores, self._embedding = (to_host(tensor) for tensor in (scores, embedding))
+        self._since, self._until = since, DeviceClock(scores.device)
 
     def result(self) -> Predictions:
         """Waits. Raises ModelError: the network gave something that is not a number, as damaged weights do."""
@@ -107,34 +81,6 @@ class Pending:
     def device_s(self) -> float:
         """How long the device was at it, once there is a result."""
         return self._until.seconds_after(self._since)
-
-
-class _Clock:
-    """A moment in a device's work."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._at = time.perf_counter()
-        self._event: torch.cuda.Event | None = None
-        if device.type == "cuda":
-            self._event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-            self._event.record(torch.cuda.current_stream(device))
-
-    def wait(self) -> None:
-        if self._event is not None:
-            self._event.synchronize()
-
-    def seconds_after(self, other: "_Clock") -> float:
-        if self._event is None or other._event is None:
-            return self._at - other._at
-        return float(other._event.elapsed_time(self._event)) / 1000
-
-
-def _to_host(tensor: Tensor) -> Tensor:
-    """On its way into memory that a GPU writes by itself, without anybody waiting for it."""
-    if tensor.device.type != "cuda":
-        return tensor.cpu()
-    host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
-    return host.copy_(tensor, non_blocking=True)
 
 
 class Predictor:
@@ -185,8 +131,7 @@ class Predictor:
             ValueError: another shape or type than this network's preprocessing makes.
             ModelError: the network gave something that is not a number, as damaged weights do.
         """
-        # torch warns about arrays it may not write to, such as views of bytes.
-        return self.start(torch.from_numpy(batch if batch.flags.writeable else batch.copy())).result()
+        return self.start(to_tensor(batch)).result()
 
     def start(self, pixels: Tensor) -> Pending:
         """Hands B×3×S×S of uint8 to the device; a GPU works on it while the caller goes on.
@@ -197,10 +142,10 @@ class Predictor:
             ValueError: another shape or type than this network's preprocessing makes.
             ModelError: not even one picture fits.
         """
-        self._check(pixels)
+        self.check(pixels)
         with torch.inference_mode():
             there = self._on_device(pixels)
-            since = _Clock(self.device)
+            since = DeviceClock(self.device)
             return Pending(*self._answers(there), since)
 
     def compile(self, pictures: int) -> None:
@@ -222,10 +167,7 @@ class Predictor:
 
     def _as_trained(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """What `ScoringNetwork` is to answer: the network itself, in float32."""
-        output = self.network(self.preprocessing.normalise(pixels))
-        intensities = output.intensities
-        scores = [probabilities(output)[:, POSITIVE], intensities[:, NEGATIVE], intensities[:, POSITIVE]]
-        return torch.stack(scores, dim=1), output.embedding
+        return answers_in(self.network(self.preprocessing.normalise(pixels)))
 
     def _check_answers(self, made: Answering, expected: Answering, how: str, pictures: int = 2) -> None:
         """Raise ModelError where a network that was made ready answers noise differently from what it was made from."""
@@ -312,26 +254,9 @@ class Predictor:
         side = self.preprocessing.image_size
         return torch.zeros(pictures, side, side, 3, dtype=torch.uint8, device=self.device).permute(0, 3, 1, 2)
 
-    def _check(self, pixels: Tensor) -> None:
+    def check(self, pixels: Tensor) -> None:
+        """Raises ValueError where the pixels are not uint8 B×3×S×S."""
         side = self.preprocessing.image_size
         if pixels.dtype != torch.uint8 or pixels.shape[1:] != (3, side, side):
             kind = str(pixels.dtype).removeprefix("torch.")
             raise ValueError(f"expected uint8 B×3×{side}×{side}, found {kind} {tuple(pixels.shape)}")
-
-
-def choose_device(name: str) -> torch.device:
-    """`auto` is CUDA where there is one, else Apple's MPS, else the CPU. `cuda:1` is the second GPU.
-
-    Raises:
-        ModelError: the device is unknown or not on this machine.
-    """
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if name == "auto":
-        return torch.device(next(kind for kind in ("cuda", "mps", "cpu") if there[kind]))
-    kind, _, number = name.partition(":")
-    if kind not in there or (number and not (kind == "cuda" and number.isdecimal())):
-        raise ModelError(f"device: expected auto, cpu, cuda or mps, found {name!r}")
-    if not there[kind] or (number and int(number) >= torch.cuda.device_count()):
-        usable = ", ".join(kind for kind, available in there.items() if available)
-        raise ModelError(f"device: expected {name} on this machine, found only {usable}")
-    return torch.device(name)

@@ -91,7 +91,8 @@ def predictor(lake: Lake, version: int, device: str, precision: ScoringPrecision
 
     Of several GPUs `cuda:1` is the second.
     """
-    from model.predict import Predictor, choose_device
+    from model.devices import choose_device
+    from model.predict import Predictor
 
     # By content: a lake may be made anew at the same place.
     content = next(file.sha256 for file in lake.models.manifest(version).files if file.name == WEIGHTS)
@@ -110,7 +111,7 @@ def usable_devices(device: str) -> list[str]:
     """What `auto` or a kind of device comes to on this machine: every GPU that there is, or the one device."""
     import torch
 
-    from model.predict import choose_device
+    from model.devices import choose_device
 
     chosen = choose_device(device)
     if chosen.type == "cuda" and chosen.index is None:

@@ -5,9 +5,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from model.devices import choose_device
 from model.errors import ModelError
 from model.network import NetworkConfig, PolarityNetwork, probabilities
-from model.predict import Predictor, choose_device
+from model.predict import Predictor
 from model.preprocessing import Preprocessing
 
 PREPROCESSING = Preprocessing(image_size=64)

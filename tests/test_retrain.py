@@ -49,11 +49,13 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> tuple[Lake, list[DrawnPict
     return open_lake(lake), drawn, root
 
 
-def retrain(lake: Lake, labels: Path, *, epochs: int, policy: GatePolicy | None = None) -> tuple[Candidate, Decision]:
+def retrain(
+    lake: Lake, labels: Path, *, epochs: int, policy: GatePolicy | None = None, force: str | None = None
+) -> tuple[Candidate, Decision]:
     """What `retrain-model` does up to the gate's decision."""
     snapshot = snapshot_labels(lake, str(labels), uuid.uuid4().hex)
     config = replace(RETRAIN, epochs=epochs)
-    candidate = train_candidate(lake, snapshot, config, policy or GatePolicy(), None)
+    candidate = train_candidate(lake, snapshot, config, policy or GatePolicy(), force)
     record_decision(lake, candidate)
     return candidate, candidate.decision
 
@@ -182,3 +184,22 @@ def test_a_models_evaluation_page_tells_its_verdict(shop: tuple[Lake, list[Drawn
     assert f"Model {candidate.version}" in page
     missing = [reason for reason in decision.reasons if escape(reason.split(":")[0]) not in page]
     assert missing == []
+
+
+def test_a_forced_promotion_says_why_in_the_log_the_manifest_and_the_page(
+    shop: tuple[Lake, list[DrawnPicture], Path],
+) -> None:
+    lake, drawn, root = shop
+    write_labels(root / "forced.csv", drawn)
+    before = lake.models.current()
+    unreachable = GatePolicy(minimum_balanced_accuracy=1.1)
+    candidate, decision = retrain(lake, root / "forced.csv", epochs=1, policy=unreachable, force="a rehearsal")
+    newest = lake.models.newest()
+    assert newest is not None and newest.current == candidate.version
+    assert newest.reason == "; ".join(("forced: a rehearsal", *decision.reasons))
+    kept = lake.models.manifest(candidate.version).properties["decision"]
+    assert kept == {"promote": True, "forced": "a rehearsal", "reasons": list(decision.reasons)}
+    assert "balanced accuracy: expected at least 1.100" in " ".join(decision.reasons)
+    assert "a rehearsal" in lake.models.read(candidate.version, PAGE).decode()
+    assert before is not None
+    roll_back(lake, "models", before)

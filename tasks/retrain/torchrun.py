@@ -9,8 +9,8 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
+from model.devices import choose_device
 from model.distributed import ALONE, Distributed
-from model.predict import choose_device
 from model.training import train
 from tasks.retrain.preparation import TrainingRequest, prepare
 

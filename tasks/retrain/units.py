@@ -9,12 +9,13 @@ from typing import Any
 
 from lake.lake import Lake
 from lake.log import Action, Entry
+from model.devices import choose_device
 from model.distributed import Distributed
 from model.evaluation import Evaluation
 from model.gate import Decision, decide
 from model.gate_policy import GatePolicy
 from model.precision import resolved_precision
-from model.predict import Predictor, choose_device
+from model.predict import Predictor
 from model.training import EpochReport, train
 from tasks import progress
 from tasks.device_lock import device_lock
