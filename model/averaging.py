@@ -20,7 +20,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, network: nn.Module, step: int) -> None:
-        """After step 1, 2, …."""
+        """Takes in the weights after this step; the first is step 1."""
         keep = min(self.decay, step / (step + COLD_STEPS))
         for name, tensor in network.state_dict().items():
             kept = self.state[name]

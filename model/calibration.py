@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 BINS = 10
-"""Of P(positive), of equal width."""
+"""Bins of equal width into which P(positive) is sorted."""
 
 LEAST, MOST = 0.1, 10.0
 """A network outside these is not miscalibrated but broken; scaling should not hide that."""
@@ -64,7 +64,7 @@ def apply_temperature(polarity: NDArray[np.floating], temperature: float) -> NDA
 def calibration_bins(
     labels: NDArray[np.integer], polarity: NDArray[np.floating]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """Of each of BINS: its pictures, its positive ones, and the sum of P(positive) over it.
+    """The pictures of each bin, the positive ones among them, and the sum of their P(positive).
 
     Not scikit-learn's `calibration_curve`: that gives neither the counts nor the empty bins.
     """

@@ -48,7 +48,7 @@ class RunIdentity:
     configuration: str
     pictures: str
     network: str
-    """Of the weights that the run starts from."""
+    """The fingerprint of the weights that the run starts from."""
     processes: int
 
     def differences(self, other: "RunIdentity") -> list[str]:
@@ -77,7 +77,9 @@ class Checkpoint:
         """The inverse of `to_bytes`; raises _Damaged."""
         try:
             tensors = safetensors.torch.load(data)
-            metadata = _metadata(data)
+            # safetensors reads metadata only from files.
+            length = int.from_bytes(data[:HEADER_LENGTH_BYTES], "little")
+            metadata = json.loads(data[HEADER_LENGTH_BYTES : HEADER_LENGTH_BYTES + length])["__metadata__"]
             about = json.loads(metadata["checkpoint"])
         except (safetensors.SafetensorError, ValueError, KeyError) as error:
             raise _Damaged(f"{len(data)} bytes are no checkpoint ({error})") from error
@@ -113,18 +115,18 @@ class Clock:
         self.last = time.monotonic()
 
     def due(self, step: int) -> bool:
-        """After step 1, 2, …."""
+        """Whether to save after this step; the first is step 1."""
         if isinstance(self.every, int):
             return step % self.every == 0
         return time.monotonic() - self.last >= self.every.total_seconds()
 
     def saved(self) -> None:
-        """Time counts from the end of a save, so that a slow store cannot fill the run."""
+        """Starts the time anew, from the end of a save, so that a slow store cannot fill the run."""
         self.last = time.monotonic()
 
 
 def weights_fingerprint(network: nn.Module) -> str:
-    """Of names, types, shapes and values."""
+    """The same for networks whose weights have the same names, types, shapes and values."""
     parts = ((name, tensor.detach().cpu().contiguous().numpy()) for name, tensor in network.state_dict().items())
     return fingerprint(*(part for pair in parts for part in pair))
 
@@ -154,13 +156,6 @@ def _like(parameter: nn.Parameter, key: str, tensor: Tensor) -> Tensor:
     if key == "step":
         return tensor.to(parameter.device, copy=True)  # where the fused AdamW keeps it
     return torch.zeros_like(parameter.detach(), memory_format=torch.preserve_format).copy_(tensor)
-
-
-def _metadata(data: bytes) -> dict[str, str]:
-    # safetensors reads metadata only from files.
-    length = int.from_bytes(data[:HEADER_LENGTH_BYTES], "little")
-    header = json.loads(data[HEADER_LENGTH_BYTES : HEADER_LENGTH_BYTES + length])
-    return dict(header["__metadata__"])
 
 
 def _digest(about: str, tensors: Mapping[str, Tensor]) -> str:

@@ -49,7 +49,7 @@ class DeviceClock:
 
 
 def to_host(tensor: Tensor) -> Tensor:
-    """On its way into memory that a GPU writes by itself, without anybody waiting for it."""
+    """A copy in the host's memory that a GPU fills by itself: nobody waits for it, and it is not yet there."""
     if tensor.device.type != "cuda":
         return tensor.cpu()
     host = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)

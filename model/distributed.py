@@ -4,7 +4,6 @@ Knows torch.distributed, whose process group the caller has opened; reads no env
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -76,14 +75,10 @@ class Distributed:
         """Rank 0's parameters and running statistics, everywhere."""
         if self.world_size > 1:
             for tensor in network.state_dict().values():
-                _broadcast(tensor)
+                # torch.distributed sends contiguous tensors only; channels-last weights are none.
+                whole = tensor.contiguous()
+                dist.broadcast(whole, src=0)
+                tensor.copy_(whole)
 
 
 ALONE = Distributed()
-
-
-def _broadcast(tensor: Any) -> None:
-    # torch.distributed sends contiguous tensors only; channels-last weights are none.
-    whole = tensor.contiguous()
-    dist.broadcast(whole, src=0)
-    tensor.copy_(whole)

@@ -193,7 +193,7 @@ def _check_lengths(pictures: int, **others: NDArray[Any] | None) -> None:
 def _intervals(
     labels: NDArray[np.int64], polarity: NDArray[np.floating], groups: NDArray[Any], samples: int, seed: int
 ) -> tuple[Interval, Interval | Unknown, Interval | Unknown]:
-    """Of accuracy, balanced accuracy and AUROC, from the same samples. A sample of one class has only the first."""
+    """Intervals of accuracy, balanced accuracy and AUROC over the same samples; a sample of one class has no AUROC."""
     _, group = np.unique(groups, return_inverse=True)
     correct = answers_of(polarity) == labels
     _, level = np.unique(polarity, return_inverse=True)

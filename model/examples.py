@@ -127,24 +127,24 @@ class Subset:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """That of the whole."""
+        """The preprocessing of the whole."""
         return self.examples.preprocessing
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """Those at `indices`."""
+        """The labels of these pictures."""
         return self.examples.labels[self.indices]
 
     @property
     def weights(self) -> NDArray[np.float32]:
-        """Those at `indices`."""
+        """How much each of these pictures counts."""
         return self.examples.weights[self.indices]
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def fingerprint(self) -> str:
-        """That of the whole, and which of it."""
+        """The same for the same pictures of the same whole."""
         return fingerprint(self.examples.fingerprint(), self.indices)
 
     def pixels(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:

@@ -18,11 +18,11 @@ class LossWeights:
     """What each part of equation (10) counts for."""
 
     perception: float = 1.0
-    """Of K_PM; 1 in the paper."""
+    """The weight of K_PM; 1 in the paper."""
     regression: float = 1.0
-    """μ₂, of K_RE."""
+    """μ₂, the weight of K_RE."""
     fusion: float = 1.0
-    """μ₁, of K_FN."""
+    """μ₁, the weight of K_FN."""
     smoothing: float = 0.1
     """ε of equation (16): how much of the target comes from the branches."""
     uniform: bool = False

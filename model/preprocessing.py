@@ -29,7 +29,7 @@ class Preprocessing:
 
     image_size: int = 224
     mean: tuple[float, float, float] = IMAGENET_MEAN
-    """Of red, green, blue on a scale of 0 to 1."""
+    """Means of red, green and blue on a scale of 0 to 1; `std` likewise."""
     std: tuple[float, float, float] = IMAGENET_STD
     interpolation: Interpolation = "bicubic"
 

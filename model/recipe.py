@@ -26,9 +26,9 @@ class TrainingConfig:
     """Each stage of the backbone learns at this share of the rate of the stage above it; the first layers
     of a pretrained one see edges and colours, which need little change."""
     weight_decay: float = 0.05
-    """Of matrices and filters only, not of biases and normalisation."""
+    """Pulls matrices and filters towards 0, not biases and normalisation."""
     warmup_share: float = 0.1
-    """Of all steps, in which the rate rises from 0; from there it falls as a cosine to 0."""
+    """The share of all steps in which the rate rises from 0; from there it falls as a cosine to 0."""
     ema_decay: float | None = None
     """Keep a running average of the weights, this slow, as the result. None: the last weights."""
     freeze_batchnorm: bool = False
@@ -42,7 +42,7 @@ class TrainingConfig:
     colour_jitter: float = 0.03
     """Brightness and contrast by at most this share; never the hue, for colour carries the emotion."""
     precision: Precision = "auto"
-    """Of the network's arithmetic; the weights and the losses are float32 in any case. `auto` is bfloat16
+    """In which numbers the network computes; the weights and the losses are float32 in any case. `auto` is bfloat16
     where the device computes in it natively, else float32."""
     compile: bool = False
     """Let torch.compile fuse the network: minutes at the start, for long runs on a GPU."""
@@ -95,7 +95,7 @@ def parameter_groups(network: PolarityNetwork, config: TrainingConfig) -> list[d
 
 
 def highest_rate(name: str, spec: BackboneSpec, config: TrainingConfig) -> float:
-    """Of the parameter with this name: the backbone's fall by `layer_decay` a stage, from the last to the first."""
+    """The highest rate of the parameter with this name; the backbone's rates fall by `layer_decay` a stage down."""
     if not name.startswith("backbone."):
         return config.head_rate
     below = len(spec.stages) - 1 - spec.stage_of(name.removeprefix("backbone."))

@@ -32,7 +32,7 @@ class Retrieval:
     queries: int
     """Pictures of products with two pictures or more."""
     recall: Mapping[int, Recall]
-    """By k; empty where nothing can be asked."""
+    """The recall at each k; empty where no product has two pictures."""
 
 
 def retrieval_recall(

@@ -77,7 +77,10 @@ def split(
         LabelsUnusable: as `check_labels`, or no way of dealing the groups gives train and held-out both classes.
         ValueError: the shares are not between 0 and 1, or leave nothing to train on.
     """
-    _check_shares(held_out_share, validation_share)
+    if not 0 < held_out_share < 1:
+        raise ValueError(f"held_out_share: expected between 0 and 1, found {held_out_share}")
+    if not 0 <= validation_share < 1 - held_out_share:
+        raise ValueError(f"validation_share: expected from 0 to below {1 - held_out_share:g}, found {validation_share}")
     check_labels(labels, groups)
     names, group = np.unique(groups, return_inverse=True)
     counts = np.stack([np.bincount(group, weights=labels == value) for value in (0, 1)], axis=1).astype(np.int64)
@@ -92,13 +95,6 @@ def split(
     result = Split(*(np.flatnonzero(sides == number) for number in range(3)))
     _check_sides(result, labels, groups)
     return result
-
-
-def _check_shares(held_out: float, validation: float) -> None:
-    if not 0 < held_out < 1:
-        raise ValueError(f"held_out_share: expected between 0 and 1, found {held_out}")
-    if not 0 <= validation < 1 - held_out:
-        raise ValueError(f"validation_share: expected from 0 to below {1 - held_out:g}, found {validation}")
 
 
 def _deal(

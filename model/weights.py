@@ -76,17 +76,15 @@ def _load(module: nn.Module, state: Mapping[str, Tensor]) -> None:
         for name in own.keys() & state.keys()
         if own[name].shape != state[name].shape
     ]
-    differences = {
+    differences: dict[str, Collection[str]] = {
         "missing": own.keys() - state.keys(),
         "unexpected": state.keys() - own.keys(),
         "of another shape": shapes,
     }
-    problems = [f"{len(names)} {kind}: {_first(names)}" for kind, names in differences.items() if names]
+    problems = []
+    for kind, names in differences.items():
+        named = ", ".join(sorted(names)[:NAMED_IN_ERRORS]) + (", …" if len(names) > NAMED_IN_ERRORS else "")
+        problems += [f"{len(names)} {kind}: {named}"] if names else []
     if problems:
         raise WeightsMismatch(f"expected {len(own)} tensors of this network, found " + "; ".join(problems))
     module.load_state_dict(dict(state))
-
-
-def _first(names: Collection[str]) -> str:
-    some = sorted(names)[:NAMED_IN_ERRORS]
-    return ", ".join(some) + (", …" if len(names) > len(some) else "")

@@ -16,8 +16,9 @@ from model.pictures.decode import decode
 from model.split import position
 
 MOST_BITS = 6
-"""Of 64. Measured (docs/judging.md): copies that are re-encoded or halved differ by 4 bits at most, crops of 1% at
-each edge in 99 of 100 by 6; different products whose colours agree, by 8 and more."""
+"""How many of the hash's 64 bits near-identical pictures may differ in. Measured (docs/judging.md): copies that are
+re-encoded or halved differ by 4 bits at most, crops of 1% at each edge in 99 of 100 by 6; different products whose
+colours agree, by 8 and more."""
 MOST_COLOUR = 8.0
 """Mean absolute difference of the thumbnails, of 255."""
 

@@ -45,7 +45,7 @@ class LabelledSplit:
 
     @property
     def categories(self) -> np.ndarray | None:
-        """Of the held-out pictures; None where the labels name none."""
+        """The categories of the held-out pictures; None where the labels name none."""
         listed = [self.labelled.categories[index] for index in self.sides.held_out]
         return np.array(listed, dtype=object) if any(listed) else None
 
