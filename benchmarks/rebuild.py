@@ -86,15 +86,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="vitrine-") as folder:
         done = nights(VectorLake(folder, arguments.dimension), vectors, config)
     print(f"{arguments.pictures} vectors of {arguments.dimension}, shards of at most {config.shard_vectors}")
-    print(f"{'':<24}" + "".join(f"{name:>14}" for name in done))
+    print(f"{'':<36}" + "".join(f"{name:>14}" for name in done))
     for stage in done["first"].seconds:
-        print(f"{stage + ', s':<24}" + "".join(f"{each.seconds.get(stage, 0.0):>14.2f}" for each in done.values()))
-    print(f"{'total, s':<24}" + "".join(f"{sum(each.seconds.values()):>14.2f}" for each in done.values()))
-    print(f"{'written, MB':<24}" + "".join(f"{each.index.bytes_written / 1e6:>14.1f}" for each in done.values()))
+        print(f"{stage + ', s':<36}" + "".join(f"{each.seconds.get(stage, 0.0):>14.2f}" for each in done.values()))
+    print(f"{'total, s':<36}" + "".join(f"{sum(each.seconds.values()):>14.2f}" for each in done.values()))
+    print(f"{'written, MB':<36}" + "".join(f"{each.index.bytes_written / 1e6:>14.1f}" for each in done.values()))
     for name in ("shards_kept", "shards_written"):
-        print(f"{name.replace('_', ' '):<24}" + "".join(f"{getattr(each.index, name):>14}" for each in done.values()))
-    print(f"{'recall@10':<24}" + "".join(f"{each.index.recall_at_10 or 0:>14.4f}" for each in done.values()))
-    print(f"{'one search, ms':<24}" + "".join(f"{each.index.latency_ms or 0:>14.3f}" for each in done.values()))
+        print(f"{name.replace('_', ' '):<36}" + "".join(f"{getattr(each.index, name):>14}" for each in done.values()))
+    print(f"{'recall@10':<36}" + "".join(f"{each.index.recall_at_10 or 0:>14.4f}" for each in done.values()))
+    print(f"{'one search, ms':<36}" + "".join(f"{each.index.latency_ms or 0:>14.3f}" for each in done.values()))
 
 
 if __name__ == "__main__":
