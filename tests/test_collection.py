@@ -244,8 +244,7 @@ def test_collection_works_on_s3_as_it_does_locally(s3_root: str, tmp_path: Path)
 
 @pytest.mark.parametrize("wrong", [{"keep_versions": 0}, {"keep_days": -1}, {"longest_run_hours": -1}])
 def test_an_impossible_policy_is_refused(wrong: dict[str, Any]) -> None:
-    [field] = wrong
-    with pytest.raises(ValueError, match=f"{field}\n  Input should be greater than or equal to"):
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))}\n.*greater than or equal to"):
         CollectionPolicy(**wrong)
 
 
