@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version as package_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,18 @@ _resident: dict[tuple[str, str, str], Predictor] = {}
 
 
 @dataclass(frozen=True)
+class Origin:
+    """What a model's first weights were: one of the two, by name, path or URI, or another version of the lake."""
+
+    weights: str | None = None
+    model_version: int | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The one that it is, for a manifest."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
 class ModelCard:
     """What the manifest of a model version says."""
 
@@ -42,6 +54,11 @@ class ModelCard:
     network: NetworkConfig
     preprocessing: Preprocessing
     properties: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def started_from(self) -> Origin:
+        """What its first weights were."""
+        return Origin(**self.properties["started_from"])
 
 
 def require_model(lake: Lake) -> int:
@@ -174,7 +191,8 @@ def init_model(lake_uri: str, choice: ModelChoice) -> int:
         )
     network, preprocessing = new_network(choice)  # before anything is written: the weights may not be there
     lake = open_lake(lake_uri, create=True)
-    version = write_model(lake, network, preprocessing, trained=False, properties={"started_from": choice.start})
+    properties = {"started_from": Origin(choice.start).to_dict()}
+    version = write_model(lake, network, preprocessing, trained=False, properties=properties)
     lake.models.append("promote", version, based_on=newest, reason="first model, without training")
     write_catalogue(lake)
     return version

@@ -32,7 +32,7 @@ from model.gate_policy import GatePolicy
 from model.weights import dump_weights
 from tasks.config import ModelChoice
 from tasks.ingest.config import IngestConfig
-from tasks.models import init_model, new_network, read_card
+from tasks.models import Origin, init_model, new_network, read_card
 from tasks.rebuild.config import RebuildConfig
 from tasks.retrain import preparation
 from tasks.retrain.config import RetrainConfig
@@ -131,7 +131,7 @@ def test_a_first_training_starts_from_the_weights_of_the_settings(weights: str, 
     lake = open_lake(str(tmp_path / "lake"), create=True)
     choice = RetrainParameters(backbone="resnet18", image_size=64).config(RetrainConfig)
     network, _, started_from = preparation._start(lake, None, choice)
-    assert started_from == weights
+    assert started_from == Origin(weights)
     expected, _ = new_network(ModelChoice(backbone="resnet18", image_size=64, weights=weights))
     assert torch.equal(network.backbone.state_dict()["conv1.weight"], expected.backbone.state_dict()["conv1.weight"])
 
@@ -142,6 +142,6 @@ def test_what_the_current_model_started_from_comes_before_the_settings(weights: 
     lake = open_lake(uri)
     choice = RetrainParameters().config(RetrainConfig)
     assert choice.start == weights
-    assert preparation._start(lake, read_card(lake, version), choice)[2] == "model 1"
+    assert preparation._start(lake, read_card(lake, version), choice)[2] == Origin(model_version=version)
     other = RetrainParameters(weights="random").config(RetrainConfig)
-    assert preparation._start(lake, read_card(lake, version), other)[2] == "random"
+    assert preparation._start(lake, read_card(lake, version), other)[2] == Origin("random")

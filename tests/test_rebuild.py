@@ -68,7 +68,7 @@ def test_a_higher_recall_target_is_not_met_by_an_index_that_measured_less(shop: 
 def test_a_model_rolled_back_while_its_index_is_made_is_not_overruled(shop: SmallLake) -> None:
     lake = open_lake(shop.uri)
     network, preprocessing = new_network(replace(SMALL_MODEL, seed=1))
-    second = write_model(lake, network, preprocessing, trained=True, properties={"started_from": "random"})
+    second = write_model(lake, network, preprocessing, trained=True, properties={"started_from": {"weights": "random"}})
     lake.models.append("promote", second, based_on=lake.models.newest(), reason="better")
     small_lake.score(shop.uri)
     plan = plan_index(open_lake(shop.uri), second, "run", REBUILD)

@@ -179,7 +179,8 @@ def _check_keys(keys: pa.Array, name: str) -> None:
 def _labels(values: pa.Array, keys: pa.Array, name: str) -> pa.Array:
     wrong = pc.invert(pc.fill_null(pc.match_substring_regex(values, LABEL), True))
     if _any(wrong):
-        raise LabelsError(f"{name}: {_sum(wrong)} labels are not 0, 1 or empty: {_with_values(keys, values, wrong)}")
+        first = _named(keys.filter(wrong), values.filter(wrong))
+        raise LabelsError(f"{name}: {_sum(wrong)} labels are not 0, 1 or empty: {first}")
     return values.cast(pa.float64()).cast(pa.int64())
 
 
@@ -189,8 +190,8 @@ def _weights(values: pa.Array, keys: pa.Array, name: str) -> pa.Array:
         weights = pc.fill_null(values.cast(pa.float64()).cast(pa.float32()), 1.0)
         wrong = pc.invert(pc.is_finite(weights))  # too large for float32
     if _any(wrong):
-        found = _with_values(keys, values, wrong)
-        raise LabelsError(f"{name}: {_sum(wrong)} weights are no numbers of 0 or more: {found}")
+        first = _named(keys.filter(wrong), values.filter(wrong))
+        raise LabelsError(f"{name}: {_sum(wrong)} weights are no numbers of 0 or more: {first}")
     if weights.null_count == 0 and not pc.max(weights).as_py():
         raise LabelsError(f"{name}: every weight is 0, so nothing would be learned")
     return weights
@@ -224,10 +225,9 @@ def _sum(flags: Any) -> int:
     return int(pc.sum(flags).as_py() or 0)
 
 
-def _named(keys: Any) -> str:
-    return ", ".join(map(repr, keys[:NAMED_ROWS].to_pylist())) + (", …" if len(keys) > NAMED_ROWS else "")
-
-
-def _with_values(keys: pa.Array, values: pa.Array, wrong: Any) -> str:
-    pairs = zip(keys.filter(wrong)[:NAMED_ROWS].to_pylist(), values.filter(wrong)[:NAMED_ROWS].to_pylist(), strict=True)
-    return ", ".join(f"{key!r} has {value!r}" for key, value in pairs) + (", …" if _sum(wrong) > NAMED_ROWS else "")
+def _named(keys: Any, values: Any = None) -> str:
+    """The first keys, each with its value where values are given."""
+    first = [repr(key) for key in keys[:NAMED_ROWS].to_pylist()]
+    if values is not None:
+        first = [f"{key} has {value!r}" for key, value in zip(first, values[:NAMED_ROWS].to_pylist(), strict=True)]
+    return ", ".join([*first, *(["…"] if len(keys) > NAMED_ROWS else [])])

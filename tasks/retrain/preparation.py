@@ -16,7 +16,7 @@ from model.preprocessing import Preprocessing
 from model.recipe import TrainingConfig, recipe
 from model.split import split
 from tasks.config import ModelChoice
-from tasks.models import ModelCard, load_network, new_network, read_card
+from tasks.models import ModelCard, Origin, load_network, new_network, read_card
 from tasks.retrain.config import RetrainConfig
 from tasks.retrain.judging import LabelledSplit
 from tasks.retrain.labelled import Labelled, read_labelled
@@ -38,7 +38,7 @@ class Prepared:
     """A training about to begin."""
 
     network: PolarityNetwork
-    started_from: str
+    started_from: Origin
     training: TrainingConfig
     pictures: LabelledSplit
     examples: JpegExamples
@@ -79,7 +79,9 @@ def examples_of(labelled: Labelled, preprocessing: Preprocessing, config: Retrai
     return JpegExamples(labelled.jpegs, labelled.labels, labelled.weights, preprocessing, threads=config.decode_threads)
 
 
-def _start(lake: Lake, incumbent: ModelCard | None, choice: ModelChoice) -> tuple[PolarityNetwork, Preprocessing, str]:
+def _start(
+    lake: Lake, incumbent: ModelCard | None, choice: ModelChoice
+) -> tuple[PolarityNetwork, Preprocessing, Origin]:
     """The network to train.
 
     An untrained incumbent is what `init-model` chose as the start. A trained one lends its sizes but not its
@@ -88,34 +90,35 @@ def _start(lake: Lake, incumbent: ModelCard | None, choice: ModelChoice) -> tupl
     if incumbent is None or choice.weights is not None:
         sizes = choice if incumbent is None else _sizes(incumbent, choice)
         network, preprocessing = new_network(sizes)
-        return network, preprocessing, sizes.start
+        return network, preprocessing, Origin(sizes.start)
     if not incumbent.trained and choice.backbone in (None, incumbent.network.backbone):
         size = choice.image_size or incumbent.preprocessing.image_size
         preprocessing = Preprocessing.from_dict(incumbent.preprocessing.to_dict() | {"image_size": size})
-        return load_network(lake, incumbent), preprocessing, f"model {incumbent.version}"
+        return load_network(lake, incumbent), preprocessing, Origin(model_version=incumbent.version)
     return _start_again(lake, incumbent, choice)
 
 
-def _recipe(lake: Lake, started_from: str, config: RetrainConfig) -> TrainingConfig:
+def _recipe(lake: Lake, origin: Origin, config: RetrainConfig) -> TrainingConfig:
     """The recipe for these first weights. A first model's own start decides whether it is pretrained."""
-    origin = started_from
-    if origin.startswith("model "):
-        origin = str(read_card(lake, int(origin.removeprefix("model "))).properties["started_from"])
-    chosen = recipe(pretrained=origin != "random")
+    if origin.model_version is not None:
+        origin = read_card(lake, origin.model_version).started_from
+    chosen = recipe(pretrained=origin.weights != "random")
     epochs = chosen.epochs if config.epochs is None else config.epochs
     return replace(chosen, seed=config.seed, epochs=epochs, **config.recipe)
 
 
-def _start_again(lake: Lake, incumbent: ModelCard, choice: ModelChoice) -> tuple[PolarityNetwork, Preprocessing, str]:
-    """From what the incumbent started from."""
-    origin = str(incumbent.properties["started_from"])
-    if origin.startswith("model ") and choice.backbone in (None, incumbent.network.backbone):
+def _start_again(
+    lake: Lake, incumbent: ModelCard, choice: ModelChoice
+) -> tuple[PolarityNetwork, Preprocessing, Origin]:
+    """The network that the incumbent started from; another backbone starts from its own weights."""
+    origin = incumbent.started_from
+    if origin.model_version is not None and choice.backbone in (None, incumbent.network.backbone):
         sized = replace(choice, image_size=_sizes(incumbent, choice).image_size)
-        return _start(lake, read_card(lake, int(origin.removeprefix("model "))), sized)
-    weights = choice.default_weights if origin.startswith("model ") else origin
+        return _start(lake, read_card(lake, origin.model_version), sized)
+    weights = origin.weights or choice.default_weights
     sizes = _sizes(incumbent, replace(choice, weights=weights))
     network, preprocessing = new_network(sizes)
-    return network, preprocessing, weights
+    return network, preprocessing, Origin(weights)
 
 
 def _sizes(incumbent: ModelCard, choice: ModelChoice) -> ModelChoice:

@@ -115,7 +115,7 @@ def _properties(prepared: Prepared, request: TrainingRequest, measured: Measured
             "validation": len(sides.validation),
             "held_out": len(sides.held_out),
         },
-        "started_from": prepared.started_from,
+        "started_from": prepared.started_from.to_dict(),
     }
 
 
