@@ -174,24 +174,20 @@ def describe_versions(versions: Versions, serving: int | None) -> list[dict[str,
     current = entries[-1].current if entries else None
     newest = {entry.version: entry for entry in entries}
     # A draft that a dead run left behind is only ever spoken of when it is collected.
-    named = {entry.version for entry in entries if entry.action != "collect"}
-    newest = {version: entry for version, entry in newest.items() if version in named}
-    rows = []
-    for version, manifest in zip(sorted(newest), versions.manifests(sorted(newest)), strict=True):
-        entry = newest[version]
-        rows.append(
-            {
-                "version": version,
-                "status": STATUS.get(entry.action, "accepted"),
-                "is_current": version == current,
-                "is_serving": version == serving,
-                "created_at": manifest.created_at,
-                "changed_at": entry.at,
-                "reason": entry.reason,
-                "properties": json.dumps(manifest.properties),
-            }
-        )
-    return rows
+    named = sorted({entry.version for entry in entries if entry.action != "collect"})
+    return [
+        {
+            "version": manifest.version,
+            "status": STATUS.get(newest[manifest.version].action, "accepted"),
+            "is_current": manifest.version == current,
+            "is_serving": manifest.version == serving,
+            "created_at": manifest.created_at,
+            "changed_at": newest[manifest.version].at,
+            "reason": newest[manifest.version].reason,
+            "properties": json.dumps(manifest.properties),
+        }
+        for manifest in versions.manifests(named)
+    ]
 
 
 def _relation(table: Table, files: Sequence[TableFile], *, located: bool = False) -> str:

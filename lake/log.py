@@ -93,7 +93,8 @@ class Log:
             since = self._since(based_on)
             newest = since[-1] if since else based_on
             current = None if newest is None else newest.current
-            self._check_epoch(newest)
+            if self.epoch and newest is not None and newest.epoch > self.epoch:
+                raise lost(self._store.uri, newest.epoch)
             for entry in since:
                 if (entry.version, entry.action, entry.current) == (version, action, current):
                     return entry  # a retry of what was written already
@@ -127,10 +128,6 @@ class Log:
             f"{self.kind} version {version} was collected on {collected.date().isoformat()}, its files are gone: "
             f"expected one of {listed}"
         )
-
-    def _check_epoch(self, newest: Entry | None) -> None:
-        if self.epoch and newest is not None and newest.epoch > self.epoch:
-            raise lost(self._store.uri, newest.epoch)
 
     def _check_since(
         self, since: Sequence[Entry], version: int, relies_on: int | None, expected: int | None, current: int | None

@@ -30,16 +30,23 @@ def roll_back(lake: Lake, kind: Kind, version: int) -> RolledBack:
     """
     if kind == "indexes":
         _append(lake.indexes, version)
-        return _described(lake, kind, version, _note_index(lake, version))
-    _append(lake.models, version)
+        note = _note_index(lake, version)
+    else:
+        _append(lake.models, version)
+        note = _follow_with_index(lake, version)
+    serving = lake.serving()
+    return RolledBack(kind, version, lake.models.current(), serving.model_version, serving.index_version, note)
+
+
+def _follow_with_index(lake: Lake, model_version: int) -> str:
+    """Make the newest index of the model current, where there is one; what is to be said of it."""
     if lake.indexes.newest() is None:
-        return _described(lake, kind, version, "")
-    index = _newest_index_of(lake, version)
+        return ""
+    index = _newest_index_of(lake, model_version)
     if index is None:
-        note = f"no index was published under model {version}: run `vitrine score` and `vitrine rebuild-index`"
-        return _described(lake, kind, version, note)
+        return f"no index was published under model {model_version}: run `vitrine score` and `vitrine rebuild-index`"
     _append(lake.indexes, index)
-    return _described(lake, kind, version, "")
+    return ""
 
 
 def _append(versions: Versions, version: int) -> None:
@@ -50,7 +57,8 @@ def _append(versions: Versions, version: int) -> None:
     entries = versions.entries()
     accepted = {entry.version for entry in entries if entry.current == entry.version} & known_among(entries)
     if version not in accepted:
-        raise LakeError(f"{versions.kind} version {version} was never accepted: expected one of {_listed(accepted)}")
+        listed = ", ".join(map(str, sorted(accepted))) or "none"
+        raise LakeError(f"{versions.kind} version {version} was never accepted: expected one of {listed}")
     versions.append("roll back", version, based_on=newest, reason=f"rolled back to {version}")
 
 
@@ -66,6 +74,7 @@ def _newest_index_of(lake: Lake, model_version: int) -> int | None:
 
 
 def _note_index(lake: Lake, version: int) -> str:
+    """What is to be said of an index whose model is not the promoted one."""
     promoted = lake.models.current()
     model = lake.indexes.manifest(version).properties["model_version"]
     if promoted == model:
@@ -73,12 +82,3 @@ def _note_index(lake: Lake, version: int) -> str:
     return (
         f"model {promoted} stays promoted: the next night publishes under it; `vitrine rollback models {model}` keeps"
     )
-
-
-def _described(lake: Lake, kind: Kind, version: int, note: str) -> RolledBack:
-    serving = lake.serving()
-    return RolledBack(kind, version, lake.models.current(), serving.model_version, serving.index_version, note)
-
-
-def _listed(versions: set[int]) -> str:
-    return ", ".join(map(str, sorted(versions))) or "none"
