@@ -109,8 +109,8 @@ def local(tmp_path: Path) -> Lake:
 
 
 def asked(sql: duckdb.DuckDBPyConnection, query: str) -> list[Row]:
-    found: list[Row] = sql.execute(query).to_arrow_table().to_pylist()
-    return found
+    rows: list[Row] = sql.execute(query).to_arrow_table().to_pylist()
+    return rows
 
 
 # The oracle: the same questions, slowly
@@ -122,24 +122,24 @@ class History:
     scores: list[Row]
 
     def newest(self) -> dict[str, Row]:
-        found: dict[str, Row] = {}
+        newest: dict[str, Row] = {}
         for row in self.images:
-            if row["image_key"] not in found or row["ingested_at"] > found[row["image_key"]]["ingested_at"]:
-                found[row["image_key"]] = row
-        return found
+            if row["image_key"] not in newest or row["ingested_at"] > newest[row["image_key"]]["ingested_at"]:
+                newest[row["image_key"]] = row
+        return newest
 
     def with_status(self, status: str) -> dict[str, Row]:
         return {key: row for key, row in sorted(self.newest().items()) if row["status"] == status}
 
     def scores_of(self, model: int) -> dict[str, Row]:
         """Of each live key the first score of its content under the model."""
-        found = {}
+        first_scores = {}
         for key, picture in self.with_status("ok").items():
             made = [s for s in self.scores if (s["sha256"], s["model_version"]) == (picture["sha256"], model)]
             if made:
                 first = min(made, key=lambda row: row["scored_at"])
-                found[key] = first | {"image_key": key, "product_id": picture["product_id"]}
-        return found
+                first_scores[key] = first | {"image_key": key, "product_id": picture["product_id"]}
+        return first_scores
 
 
 KEYS, CONTENTS = ["a", "b//c", "d e'", "ü"], ["s0", "s1", "s2"]
@@ -184,8 +184,8 @@ def test_every_view_and_macro_says_what_a_slow_reading_says(history: History, se
             check_polarity_changes(sql, history)
         with workbench(lake) as sql:
             check_stored_pictures(sql, history)
-            found = sql.execute("SELECT image_key, polarity FROM scores_of(1) ORDER BY 1").fetchall()
-            assert found == [(key, row["polarity"]) for key, row in history.scores_of(1).items()]
+            scores = sql.execute("SELECT image_key, polarity FROM scores_of(1) ORDER BY 1").fetchall()
+            assert scores == [(key, row["polarity"]) for key, row in history.scores_of(1).items()]
 
 
 def check_views(sql: duckdb.DuckDBPyConnection, history: History, serving: int) -> None:
@@ -226,12 +226,12 @@ def check_macros(sql: duckdb.DuckDBPyConnection, history: History, serving: int)
     products: dict[str | None, list[float]] = {}
     for row in scores.values():
         products.setdefault(row["product_id"], []).append(row["polarity"])
-    found = asked(sql, "FROM product_polarity()")
-    assert [row["polarity"] for row in found] == sorted(row["polarity"] for row in found)
-    assert {row["product_id"]: (row["pictures"], row["lowest"], row["highest"]) for row in found} == {
+    rows = asked(sql, "FROM product_polarity()")
+    assert [row["polarity"] for row in rows] == sorted(row["polarity"] for row in rows)
+    assert {row["product_id"]: (row["pictures"], row["lowest"], row["highest"]) for row in rows} == {
         product: (len(values), min(values), max(values)) for product, values in products.items()
     }
-    for row in found:
+    for row in rows:
         assert row["polarity"] == pytest.approx(np.mean(products[row["product_id"]]))
 
     for key in [*KEYS, "unknown"]:
@@ -244,12 +244,12 @@ def slowly_similar(scores: dict[str, Row], key: str) -> list[tuple[str, float]]:
     if key not in scores:
         return []
     wanted = np.array(scores[key]["embedding"])
-    found = []
+    neighbours = []
     for other in sorted(scores.keys() - {key}):
         vector = np.array(scores[other]["embedding"])
         cosine = float(vector @ wanted / np.linalg.norm(vector) / np.linalg.norm(wanted))
-        found.append((other, cosine))
-    return sorted(found, key=lambda pair: (-round(pair[1], 5), pair[0]))
+        neighbours.append((other, cosine))
+    return sorted(neighbours, key=lambda pair: (-round(pair[1], 5), pair[0]))
 
 
 def check_polarity_changes(sql: duckdb.DuckDBPyConnection, history: History) -> None:
@@ -264,8 +264,8 @@ def check_stored_pictures(sql: duckdb.DuckDBPyConnection, history: History) -> N
     for key, url, row in sql.execute("SELECT image_key, url, row FROM stored_pictures").fetchall():
         stored = pq.read_table(url).slice(row, 1).to_pylist()[0]
         assert stored["pixels"] == history.with_status("ok")[key]["pixels"]
-    found = sql.execute("SELECT count(*) FROM stored_pictures").fetchone()
-    assert found == (len(history.with_status("ok")),)
+    counted = sql.execute("SELECT count(*) FROM stored_pictures").fetchone()
+    assert counted == (len(history.with_status("ok")),)
     decoded = History([row for row in history.images if row["status"] == "ok"], [])
     assert asked(sql, "SELECT image_key, sha256, pixels FROM pictures_ever ORDER BY image_key") == [
         {name: row[name] for name in ("image_key", "sha256", "pixels")} for row in decoded.with_status("ok").values()
@@ -281,9 +281,9 @@ def test_two_keys_with_one_content_share_its_score_whoever_was_scored(local: Lak
     add_models(local, 1)
 
     with connect(local) as sql:
-        found = sql.execute("SELECT image_key, product_id, polarity FROM scores ORDER BY image_key").fetchall()
+        rows = sql.execute("SELECT image_key, product_id, polarity FROM scores ORDER BY image_key").fetchall()
 
-    assert found == [("a", "shoe", 0.75), ("b", "hat", 0.75)]
+    assert rows == [("a", "shoe", 0.75), ("b", "hat", 0.75)]
 
 
 def test_a_content_that_two_runs_scored_counts_once_and_the_first(local: Lake) -> None:

@@ -36,9 +36,9 @@ NOWHERE = Path("nowhere")
 
 
 def publish(lake: VectorLake) -> int:
-    found = small_lake.rebuild(lake.uri, config=CONFIG)
-    assert found is not None
-    return found.version
+    published = small_lake.rebuild(lake.uri, config=CONFIG)
+    assert published is not None
+    return published.version
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_a_collected_version_loses_what_no_kept_one_names(lake: VectorLake) -> N
     assert gone == {f"indexes/versions/00000{n}/{name}" for n in (1, 2, 3) for name in own}
     searcher = Searcher.open(lake.lake.indexes.fetch(4, NOWHERE))
     assert len(searcher) == 123
-    assert lake.lake.indexes.manifest(1).version == 1  # what it was is still told
+    assert lake.lake.indexes.manifest(1).version == 1  # its manifest stays
     assert replace(collect(lake.lake, NOW), bytes=0) == NOTHING
 
 

@@ -137,19 +137,19 @@ def test_interval_bars_stand_where_the_numbers_say(page: Page) -> None:
 def test_a_refusal_states_every_reason(page: Page) -> None:
     reasons = ("accuracy: expected at least 0.7 (the floor), found 0.6", "auroc: expected < 1 & > 0, found 2")
     decision = Decision(tuple(Check(False, reason) for reason in reasons))
-    found = Page(render_page(data(decision=decision, worst=())))
-    assert "✗ Refused" in found.text and "✓ Promoted" in page.text
-    assert "accuracy : expected at least 0.7 (the floor), found 0.6" in found.text
-    assert "expected < 1 & > 0, found 2" in found.text
-    assert [a["aria-label"] for a in found.all("span") if "aria-label" in a] == ["failed", "failed"]
+    drawn = Page(render_page(data(decision=decision, worst=())))
+    assert "✗ Refused" in drawn.text and "✓ Promoted" in page.text
+    assert "accuracy : expected at least 0.7 (the floor), found 0.6" in drawn.text
+    assert "expected < 1 & > 0, found 2" in drawn.text
+    assert [a["aria-label"] for a in drawn.all("span") if "aria-label" in a] == ["failed", "failed"]
 
 
 def test_a_forced_promotion_says_so_and_keeps_its_failed_checks() -> None:
     failed = Check(False, "accuracy: expected 1, found 0")
     decision = Decision((failed,), forced="the boss <said> so")
-    found = Page(render_page(data(10, decision=decision, worst=())))
-    assert "By force: the boss <said> so" in found.text and "✓ Promoted" in found.text
-    assert "accuracy : expected 1, found 0" in found.text
+    drawn = Page(render_page(data(10, decision=decision, worst=())))
+    assert "By force: the boss <said> so" in drawn.text and "✓ Promoted" in drawn.text
+    assert "accuracy : expected 1, found 0" in drawn.text
     ordinary = Page(render_page(data(10, decision=Decision((Check(True, "a: expected 1, found 1"),)), worst=())))
     assert "By force" not in ordinary.text
 
@@ -197,10 +197,10 @@ def test_whatever_users_wrote_is_text() -> None:
         6, title=HOSTILE, decision=decision, categories=[HOSTILE] * 6, worst=(wrong(HOSTILE),),
         candidate={HOSTILE: 0.5}, incumbent=None, training={HOSTILE: HOSTILE}, label_facts={"file": HOSTILE},
     )  # fmt: skip
-    found = Page(render_page(given))
-    assert not found.all("script")
-    assert all((attributes["src"] or "").startswith("data:") for attributes in found.all("img"))
-    assert found.text.count("alert(1)") >= 7
+    drawn = Page(render_page(given))
+    assert not drawn.all("script")
+    assert all((attributes["src"] or "").startswith("data:") for attributes in drawn.all("img"))
+    assert drawn.text.count("alert(1)") >= 7
 
 
 def test_keys_that_no_document_may_hold_are_replaced() -> None:
@@ -229,7 +229,7 @@ def test_every_plot_is_sound_xml_with_words_as_text_and_an_alternative(html: str
     words = [{"".join(text.itertext()) for text in svg.iter("{http://www.w3.org/2000/svg}text")} for svg in drawn]
     labels = ("negatives called positive (share)", "positives found (recall)", "P(positive), ten bins", "P(positive)")
     assert len(drawn) == 5
-    assert all(label in found for label, found in zip((*labels, "positive intensity"), words, strict=True))
+    assert all(label in texts for label, texts in zip((*labels, "positive intensity"), words, strict=True))
     alts = [attributes.get("aria-label") for attributes in page.all("div") if attributes.get("role") == "img"]
     assert len(alts) == 5 and all(alts)
     assert all(attributes.get("alt") for attributes in page.all("img"))
@@ -250,28 +250,28 @@ def test_the_same_data_give_the_same_bytes_in_any_thread(html: str) -> None:
 
 
 def test_five_pictures_make_a_page() -> None:
-    found = Page(render_page(data(5, labels=np.array([0, 1, 0, 1, 1]))))
-    assert len(found.all("svg")) == 5
+    drawn = Page(render_page(data(5, labels=np.array([0, 1, 0, 1, 1]))))
+    assert len(drawn.all("svg")) == 5
 
 
 @pytest.mark.parametrize("label", [0, 1])
 def test_one_class_has_no_curves_but_all_the_rest(label: int) -> None:
-    found = Page(render_page(data(8, labels=np.full(8, label), incumbent=None)))
-    assert len(found.all("svg")) == 3
-    assert found.text.count("needs both classes") == 2
-    assert "undefined (n = 0)" in found.text
-    assert "no trained incumbent" in found.text
+    drawn = Page(render_page(data(8, labels=np.full(8, label), incumbent=None)))
+    assert len(drawn.all("svg")) == 3
+    assert drawn.text.count("needs both classes") == 2
+    assert "undefined (n = 0)" in drawn.text
+    assert "no trained incumbent" in drawn.text
 
 
 def test_rows_that_are_not_numbers_are_counted_and_left_out() -> None:
     given = data(40, candidate={"accuracy": float("nan"), "auroc": None, "ece": (float("nan"),) * 3})
     polarity = np.array(given.polarity)
     polarity[:3] = np.nan
-    found = Page(render_page(dataclasses.replace(given, polarity=polarity, worst=(wrong(polarity=float("nan")),))))
-    assert "3 of 40 held-out pictures have a score that is not a number" in found.text
-    assert found.row("Accuracy")[1] == found.row("AUROC")[1] == "not measured"
-    assert "answered nothing" in found.text
-    assert not re.search(r"\bnan\b", found.html, re.IGNORECASE)
+    drawn = Page(render_page(dataclasses.replace(given, polarity=polarity, worst=(wrong(polarity=float("nan")),))))
+    assert "3 of 40 held-out pictures have a score that is not a number" in drawn.text
+    assert drawn.row("Accuracy")[1] == drawn.row("AUROC")[1] == "not measured"
+    assert "answered nothing" in drawn.text
+    assert not re.search(r"\bnan\b", drawn.html, re.IGNORECASE)
 
 
 def test_nothing_at_all_is_still_a_page() -> None:
@@ -279,17 +279,17 @@ def test_nothing_at_all_is_still_a_page() -> None:
     given = data(0, labels=none.astype(np.int64), polarity=none, positive_intensity=none, negative_intensity=none,
                  categories=[], worst=(), candidate={}, incumbent={}, training={}, label_facts={},
                  decision=Decision(()))  # fmt: skip
-    found = Page(render_page(given))
-    assert found.text.count("No held-out picture has a finite score") == 5
-    assert "No held-out picture was answered wrongly" in found.text
+    drawn = Page(render_page(given))
+    assert drawn.text.count("No held-out picture has a finite score") == 5
+    assert "No held-out picture was answered wrongly" in drawn.text
 
 
 def test_a_thousand_categories_and_every_picture_wrong_stay_readable() -> None:
     worst = tuple(wrong(f"{number}.jpg") for number in range(WORST_SHOWN + 5))
-    found = Page(render_page(data(1000, categories=[f"c{n}" for n in range(1000)], worst=worst)))
-    assert "40 of 1000 categories" in found.text
-    assert len(found.all("article")) == WORST_SHOWN
-    assert f"The worst {WORST_SHOWN} of {WORST_SHOWN + 5}" in found.text
+    drawn = Page(render_page(data(1000, categories=[f"c{n}" for n in range(1000)], worst=worst)))
+    assert "40 of 1000 categories" in drawn.text
+    assert len(drawn.all("article")) == WORST_SHOWN
+    assert f"The worst {WORST_SHOWN} of {WORST_SHOWN + 5}" in drawn.text
 
 
 def test_the_largest_page_stays_within_its_bound() -> None:
@@ -356,8 +356,8 @@ def test_thumbnails_are_small_and_never_enlarged() -> None:
 
 
 def test_a_picture_that_cannot_be_read_is_a_note_not_an_error() -> None:
-    found = Page(render_page(data(6, worst=(wrong(jpeg=b"no picture"), wrong(jpeg=jpeg()[:60])))))
-    assert found.text.count("could not be read") == 2
+    drawn = Page(render_page(data(6, worst=(wrong(jpeg=b"no picture"), wrong(jpeg=jpeg()[:60])))))
+    assert drawn.text.count("could not be read") == 2
 
 
 # Helpers for callers ------------------------------------------------------------------------------------

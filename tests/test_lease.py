@@ -324,9 +324,9 @@ def test_dead_runs_are_found_with_what_they_had_begun(lake: Lake, runs: ExitStac
     dead.beat()
     other = alive(runs, lake, "living")
     deadline = time.monotonic() + 60
-    while not (found := dead_runs(other)) and time.monotonic() < deadline:
+    while not (listed := dead_runs(other)) and time.monotonic() < deadline:
         time.sleep(0.05)
-    [(writer, last_seen)] = found
+    [(writer, last_seen)] = listed
     assert [(run.run_id, run.flow) for run in writer.open_runs] == [("dead", "nightly"), ("part", "score-catalogue")]
     assert abs(last_seen - datetime.now(UTC)) < timedelta(minutes=5)
     forget(lake.store, [writer])

@@ -33,7 +33,7 @@ class Bucket:
     def pages(self, after: str) -> Iterator[pa.RecordBatch]:
         left = [key for key in sorted(self.keys) if key > after]
         for start in range(0, len(left), self.page):
-            found = left[start : start + self.page]
+            page = left[start : start + self.page]
             with self.lock:
                 self.requests += 1
                 self.at_once += 1
@@ -41,9 +41,9 @@ class Bucket:
             time.sleep(0.0005)
             with self.lock:
                 self.at_once -= 1
-            if self.fails_after is not None and found[0] > self.fails_after:
+            if self.fails_after is not None and page[0] > self.fails_after:
                 raise OSError("the listing broke off")
-            yield pa.record_batch([[*found], [1] * len(found), ["e"] * len(found), [0] * len(found)], schema=LISTING)
+            yield pa.record_batch([[*page], [1] * len(page), ["e"] * len(page), [0] * len(page)], schema=LISTING)
 
     def cuts(self, after: str, until: str | None) -> list[str]:
         folders = {key.split("/")[0] + "/" for key in self.keys}

@@ -140,7 +140,7 @@ def test_a_long_listing_comes_in_bounded_pages_that_lose_nothing(uri: str, tmp_p
     pages = list(store.pages())
 
     assert max(map(len, pages)) <= LIST_CHUNK < sum(map(len, pages))
-    assert sorted(found.path for page in pages for found in page) == sorted(names)
+    assert sorted(each.path for page in pages for each in page) == sorted(names)
 
 
 # Keys on S3 that other tools write

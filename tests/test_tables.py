@@ -65,11 +65,11 @@ def commit_scores(lake: Lake, model: int, *keys: str) -> bool:
 def keys_in(table: Table) -> list[str]:
     """What another engine, Delta Lake's own reader of the log, finds."""
     opened = DeltaTable(table.store.url(table.name), storage_options=table.store.storage_options)
-    found = [
+    parts = [
         table.store.get(f"{table.name}/{path}")
         for path in opened.get_add_actions(flatten=True).column("path").to_pylist()
     ]
-    return sorted(key for data in found for key in pq.read_table(pa.BufferReader(data))["image_key"].to_pylist())
+    return sorted(key for data in parts for key in pq.read_table(pa.BufferReader(data))["image_key"].to_pylist())
 
 
 # Commits
@@ -82,8 +82,8 @@ def test_parts_are_invisible_until_their_commit_and_visible_together_at_once(lak
     assert lake.images.version() == -1
     assert lake.images.commit(parts, application_id="run")
     assert keys_in(lake.images) == ["k0", "k1", "k2"]
-    found = lake.images.files()
-    assert [(file.path, file.rows, file.size_bytes) for file in found] == [
+    files = lake.images.files()
+    assert [(file.path, file.rows, file.size_bytes) for file in files] == [
         (f"images/{part.path}", 1, part.size_bytes) for part in parts
     ]
 
@@ -195,7 +195,7 @@ def test_duckdb_and_delta_read_the_same_rows(lake: Lake) -> None:
     commit_scores(lake, 12, "a")
 
     with connect(lake) as sql:
-        found = sql.execute(
+        rows = sql.execute(
             "SELECT image_key, model_version, polarity, embedding FROM score_history ORDER BY model_version, image_key"
         ).fetchall()
     delta = DeltaTable(lake.store.url("scores"), storage_options=lake.store.storage_options)
@@ -208,7 +208,7 @@ def test_duckdb_and_delta_read_the_same_rows(lake: Lake) -> None:
         )
     ]
 
-    assert found == [(key, model, 0.25, [0.5, -1.0, 3.0]) for key, model in (("a", 1), ("b", 1), ("a", 12))]
+    assert rows == [(key, model, 0.25, [0.5, -1.0, 3.0]) for key, model in (("a", 1), ("b", 1), ("a", 12))]
     assert sorted(pairs) == [("1", 2), ("12", 1)]
     assert delta.metadata().partition_columns == ["model_version"]
 

@@ -319,9 +319,9 @@ def test_files_of_several_workers_make_one_version(models: Versions, tmp_path: P
     assert (directory / "shards" / "2").read_bytes() == b"two"
 
 
-@pytest.mark.parametrize(("kept", "found"), [(b"weighty", "7 with"), (b"Weights", "7 with"), (b"", "0 with")])
+@pytest.mark.parametrize(("kept", "damage"), [(b"weighty", "7 with"), (b"Weights", "7 with"), (b"", "0 with")])
 def test_a_damaged_file_is_never_opened(
-    models: Versions, store: Store, tmp_path: Path, kept: bytes, found: str
+    models: Versions, store: Store, tmp_path: Path, kept: bytes, damage: str
 ) -> None:
     version = published(models, weights=b"weights")
     store.put(models.path(version, "weights"), kept)
@@ -334,7 +334,7 @@ def test_a_damaged_file_is_never_opened(
             read()
         message = str(caught.value)
         assert message.startswith(f"models version {version}: weights is damaged: expected 7 bytes with sha256")
-        assert f"sha256 {expected(b'weights')}…, found {found} {expected(kept)}…; roll back" in message
+        assert f"sha256 {expected(b'weights')}…, found {damage} {expected(kept)}…; roll back" in message
 
 
 def test_a_missing_file_is_said_alike_by_every_reader(models: Versions, store: Store, tmp_path: Path) -> None:
@@ -403,9 +403,9 @@ def test_two_lakes_share_a_cache_without_meeting(s3_root: str, tmp_path: Path) -
 def test_many_workers_may_fetch_into_one_cache(remote: Versions, tmp_path: Path) -> None:
     version = published(remote, weights=b"weights" * 10_000)
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda _: (remote.fetch(version, tmp_path) / "weights").read_bytes(), range(8)))
+        copies = list(pool.map(lambda _: (remote.fetch(version, tmp_path) / "weights").read_bytes(), range(8)))
 
-    assert set(found) == {b"weights" * 10_000}
+    assert set(copies) == {b"weights" * 10_000}
 
 
 # What is not there
