@@ -60,6 +60,11 @@ class HeldOut:
     def __post_init__(self) -> None:
         _check_lengths(len(self.labels), polarity=self.polarity, groups=self.groups, categories=self.categories)
 
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        """B: whether the answer is the label."""
+        return np.asarray(answers_of(self.polarity) == self.labels)
+
 
 @dataclass(frozen=True)
 class Evaluation:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from model.bootstrap import Interval, group_draws, group_means, middle
 from model.calibration import apply_temperature, calibration_error
-from model.evaluation import Evaluation, HeldOut, answers_of
+from model.evaluation import Evaluation, HeldOut
 from model.gate_policy import GatePolicy
 
 
@@ -50,56 +50,46 @@ class Decision:
         return {"promote": self.promote, "forced": self.forced, "reasons": list(self.reasons)}
 
 
-def decide(
-    candidate: Evaluation,
-    incumbent: Evaluation | None,
-    policy: GatePolicy,
-    *,
-    held_out: HeldOut | None = None,
-    incumbent_held_out: HeldOut | None = None,
-) -> Decision:
+@dataclass(frozen=True)
+class Judged:
+    """A model's measures and the answers that they were taken of."""
+
+    evaluation: Evaluation
+    answers: HeldOut
+
+
+def decide(candidate: Judged, incumbent: Judged | None, policy: GatePolicy) -> Decision:
     """Promotes a candidate that clears the floors and is no worse than the incumbent. An equal one is promoted.
 
     Args:
-        candidate: measured on held-out pictures.
-        incumbent: measured on the same pictures; None for a first model or an untrained incumbent,
+        candidate: judged on held-out pictures.
+        incumbent: judged on the same pictures in the same order; None for a first model or an untrained incumbent,
             whose polarity says nothing.
         policy: the thresholds.
-        held_out: the candidate's answers; without them neither its calibration nor pairs are checked.
-        incumbent_held_out: the incumbent's answers to the same pictures in the same order. With both, accuracies
-            are compared picture by picture; without, by their values.
     """
-    checks = [*_floors(candidate, policy)]
-    if held_out is not None:
-        checks += _soundness(candidate, held_out, policy)
-    if incumbent is not None:
-        checks += _comparisons(candidate, incumbent, policy, held_out, incumbent_held_out)
-    return Decision(tuple(checks))
+    measured = candidate.evaluation
+    above_majority = measured.majority_share + policy.minimum_accuracy_above_majority
+    checks = [
+        _at_least("accuracy", above_majority, measured.accuracy, "the majority's share"),
+        _at_least("balanced accuracy", policy.minimum_balanced_accuracy, measured.balanced_accuracy, "the floor"),
+        _soundness(measured, candidate.answers, policy),
+    ]
+    return Decision((*checks, *(() if incumbent is None else _comparisons(candidate, incumbent, policy))))
 
 
-# The candidate alone --------------------------------------------------------------------------------------
-
-
-def _floors(candidate: Evaluation, policy: GatePolicy) -> Iterator[Check]:
-    above_majority = candidate.majority_share + policy.minimum_accuracy_above_majority
-    yield _at_least("accuracy", above_majority, candidate.accuracy, "the majority's share")
-    yield _at_least("balanced accuracy", policy.minimum_balanced_accuracy, candidate.balanced_accuracy, "the floor")
-
-
-def _soundness(candidate: Evaluation, held_out: HeldOut, policy: GatePolicy) -> Iterator[Check]:
-    polarity = held_out.polarity
+def _soundness(candidate: Evaluation, answers: HeldOut, policy: GatePolicy) -> Check:
+    polarity = answers.polarity
     strange = int((~((polarity >= 0) & (polarity <= 1))).sum())
-    if strange or len(held_out.labels) != candidate.pictures:
-        yield Check(
+    if strange or len(polarity) != candidate.pictures:
+        return Check(
             False,
             f"answers: expected {candidate.pictures} in [0, 1] (the evaluation's pictures), "
-            f"found {len(held_out.labels)}, of them {strange} outside",
+            f"found {len(polarity)}, of them {strange} outside",
         )
-        return
     calibrated = polarity if candidate.temperature is None else apply_temperature(polarity, candidate.temperature)
     most = policy.largest_ece + _chance_ece(calibrated, policy)
     error = candidate.ece if candidate.ece_calibrated is None else candidate.ece_calibrated
-    yield Check(
+    return Check(
         error <= most, f"calibration error: expected at most {most:.3f} (the limit beyond chance), found {error:.3f}"
     )
 
@@ -111,43 +101,31 @@ def _chance_ece(polarity: NDArray[np.floating], policy: GatePolicy) -> float:
     return float(np.mean([calibration_error(drawn.astype(np.int64), polarity) for drawn in draws]))
 
 
-# Against the incumbent ------------------------------------------------------------------------------------
-
-
-def _comparisons(
-    candidate: Evaluation,
-    incumbent: Evaluation,
-    policy: GatePolicy,
-    held_out: HeldOut | None,
-    incumbent_held_out: HeldOut | None,
-) -> Iterator[Check]:
-    if (incumbent.pictures, incumbent.positives) != (candidate.pictures, candidate.positives):
-        yield Check(False, _other_pictures(candidate, incumbent))
+def _comparisons(candidate: Judged, incumbent: Judged, policy: GatePolicy) -> Iterator[Check]:
+    measured, before = candidate.evaluation, incumbent.evaluation
+    ours, theirs = candidate.answers, incumbent.answers
+    same = np.array_equal(ours.labels, theirs.labels) and np.array_equal(ours.groups, theirs.groups)
+    if (before.pictures, before.positives) != (measured.pictures, measured.positives):
+        yield Check(
+            False,
+            f"incumbent: expected measured on the same {measured.pictures} pictures ({measured.positives} positive), "
+            f"found {before.pictures} ({before.positives})",
+        )
         return
-    if held_out is None or incumbent_held_out is None:
-        yield from _by_value(candidate, incumbent, policy)
-    elif not _same_pictures(held_out, incumbent_held_out):
+    if not (same and np.isfinite(theirs.polarity).all()):
         yield Check(
             False,
             "incumbent: expected answers to the same pictures in the same order, "
             "found other labels or groups, or answers that are no numbers",
         )
     else:
-        yield from _paired(held_out, incumbent_held_out, policy)
-    yield from _recalls(candidate, incumbent, policy)
-
-
-def _by_value(candidate: Evaluation, incumbent: Evaluation, policy: GatePolicy) -> Iterator[Check]:
-    loss = policy.tolerated_loss
-    yield _at_least("accuracy", incumbent.accuracy - loss, candidate.accuracy, "the incumbent")
-    yield _at_least(
-        "balanced accuracy", incumbent.balanced_accuracy - loss, candidate.balanced_accuracy, "the incumbent"
-    )
+        yield from _paired(ours, theirs, policy)
+    yield from _recalls(measured, before, policy)
 
 
 def _paired(held_out: HeldOut, incumbent: HeldOut, policy: GatePolicy) -> Iterator[Check]:
     # −1, 0 or 1 a picture: which of the two models alone is right.
-    gain = _correct(held_out).astype(np.int64) - _correct(incumbent)
+    gain = held_out.correct.astype(np.int64) - incumbent.correct
     balanced_gain, bounds = _balanced_gain(gain, held_out, policy)
     yield _at_least("balanced accuracy's gain", 0, balanced_gain, "over the incumbent")
     yield _at_least(
@@ -205,23 +183,7 @@ def _recalls(candidate: Evaluation, incumbent: Evaluation, policy: GatePolicy) -
         yield _at_least(f"retrieval recall@{k}", before - policy.recall_loss, now, "the incumbent")
 
 
-def _correct(held_out: HeldOut) -> NDArray[np.bool_]:
-    return np.asarray(answers_of(held_out.polarity) == held_out.labels)
-
-
-def _same_pictures(one: HeldOut, other: HeldOut) -> bool:
-    finite = bool(np.isfinite(other.polarity).all())
-    return finite and np.array_equal(one.labels, other.labels) and np.array_equal(one.groups, other.groups)
-
-
 def _at_least(measure: str, expected: float, found: float, origin: str) -> Check:
     # Rounding must not refuse 0.9 against 0.91 − 0.01. A comparison with NaN is False: refused.
     passed = found >= expected - 1e-9
     return Check(passed, f"{measure}: expected at least {expected:.3f} ({origin}), found {found:.3f}")
-
-
-def _other_pictures(candidate: Evaluation, incumbent: Evaluation) -> str:
-    return (
-        f"incumbent: expected measured on the same {candidate.pictures} pictures "
-        f"({candidate.positives} positive), found {incumbent.pictures} ({incumbent.positives})"
-    )

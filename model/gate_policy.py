@@ -16,16 +16,9 @@ class GatePolicy:
     minimum_balanced_accuracy: float = Field(
         default=0.6, ge=0, le=1, description="Least balanced accuracy of a candidate."
     )
-    # Retraining on newer labels is worth a loss that a few hundred held-out pictures could not tell from chance.
-    tolerated_loss: float = Field(
-        default=0.01,
-        ge=0,
-        le=1,
-        description="Loss of accuracy against an incumbent that can't be paired with the candidate.",
-    )
-    # Paired, the balanced accuracy must not be below the incumbent's at all, or weekly losses would add up; and its
-    # bound may be below by this. Not by 0.01: two equally good networks that differ on one picture in twenty have a
-    # bound of −0.03 on 200 pictures, and none would ever be promoted.
+    # The balanced accuracy must not be below the incumbent's at all, or weekly losses would add up; and its bound may
+    # be below by this. Not by 0.01: two equally good networks that differ on one picture in twenty have a bound of
+    # −0.03 on 200 pictures, and none would ever be promoted.
     credible_loss: float = Field(
         default=0.05,
         ge=0,

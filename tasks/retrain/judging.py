@@ -16,7 +16,7 @@ from model.attention import attention_maps
 from model.calibration import fit_temperature
 from model.evaluation import Evaluation, HeldOut, evaluate
 from model.examples import Examples
-from model.gate import Decision
+from model.gate import Decision, Judged
 from model.predict import Predictions, Predictor
 from model.retrieval import retrieval_recall
 from model.split import Split
@@ -91,10 +91,12 @@ def held_out_file(pictures: LabelledSplit, candidate: Predictions, incumbent: Pr
     return sink.getvalue()
 
 
-def answers(pictures: LabelledSplit, measured: Measured) -> HeldOut:
-    """A model's answers on the held-out pictures, for pairing it with another's."""
+def judged(pictures: LabelledSplit, measured: Measured) -> Judged:
+    """A model's measures and answers on the held-out pictures, for pairing it with another's."""
     labelled, chosen = pictures.labelled, pictures.sides.held_out
-    return HeldOut(labelled.labels[chosen], measured.predictions.polarity, labelled.groups[chosen], pictures.categories)
+    polarity = measured.predictions.polarity
+    answers = HeldOut(labelled.labels[chosen], polarity, labelled.groups[chosen], pictures.categories)
+    return Judged(measured.evaluation, answers)
 
 
 def draw_page(

@@ -22,7 +22,7 @@ from tasks.device_lock import device_lock
 from tasks.models import HELD_OUT, ModelCard, load_network, seal_model
 from tasks.retrain.checkpoint import LakeCheckpoint
 from tasks.retrain.config import RetrainConfig
-from tasks.retrain.judging import PAGE, LabelledSplit, Measured, answers, draw_page, held_out_file, measure
+from tasks.retrain.judging import PAGE, LabelledSplit, Measured, draw_page, held_out_file, judged, measure
 from tasks.retrain.labels import LabelSnapshot
 from tasks.retrain.preparation import Prepared, TrainingRequest, examples_of, prepare
 from tasks.retrain.torchrun import call_helpers, training_device
@@ -162,13 +162,8 @@ def _decide(
     force_reason: str | None,
 ) -> Decision:
     """The gate's decision, or a person's against it."""
-    decision = decide(
-        candidate.evaluation,
-        None if incumbent is None else incumbent.evaluation,
-        policy,
-        held_out=answers(pictures, candidate),
-        incumbent_held_out=None if incumbent is None else answers(pictures, incumbent),
-    )
+    before = None if incumbent is None else judged(pictures, incumbent)
+    decision = decide(judged(pictures, candidate), before, policy)
     if force_reason is None or decision.promote:
         return decision
     return replace(decision, forced=force_reason)
