@@ -6,7 +6,7 @@ import io
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +21,9 @@ from model.predict import Predictions, Predictor
 from model.retrieval import retrieval_recall
 from model.split import Split
 from tasks.retrain.labelled import Labelled
+
+if TYPE_CHECKING:
+    from pages.evaluation_data import WrongPicture
 
 PAGE = "evaluation.html"
 BATCH = 64
@@ -112,24 +115,11 @@ def draw_page(
 ) -> bytes | None:
     """The evaluation as one HTML document; None where it could not be drawn, which must not cost the training."""
     from pages.evaluation import render_page
-    from pages.evaluation_data import PageData, WrongPicture, most_wrong
+    from pages.evaluation_data import PageData
     from pages.measures import measures_of
 
     labelled, chosen, predictions = pictures.labelled, pictures.sides.held_out, candidate.predictions
     try:
-        rows = most_wrong(labelled.labels[chosen], predictions.polarity)
-        maps = attention_maps(model, examples.pixels(chosen[rows])) if len(rows) else np.empty((0, 2, 1, 1))
-        worst = tuple(
-            WrongPicture(
-                labelled.keys[chosen[row]],
-                int(labelled.labels[chosen[row]]),
-                float(predictions.polarity[row]),
-                labelled.jpegs[chosen[row]],
-                negative,
-                positive,
-            )
-            for row, (negative, positive) in zip(rows, maps, strict=True)
-        )
         data = PageData(
             title=f"Model {version}",
             model_version=version,
@@ -142,7 +132,7 @@ def draw_page(
             negative_intensity=predictions.negative_intensity,
             incumbent_polarity=None if incumbent is None else incumbent.predictions.polarity,
             categories=None if pictures.categories is None else [str(name) for name in pictures.categories],
-            worst=worst,
+            worst=_worst(model, examples, pictures, predictions),
             training=dict(training),
             label_facts={
                 "trained on": len(pictures.sides.train),
@@ -154,6 +144,28 @@ def draw_page(
     except Exception:
         logger.warning("the evaluation page could not be drawn", exc_info=True)
         return None
+
+
+def _worst(
+    model: Predictor, examples: Examples, pictures: LabelledSplit, predictions: Predictions
+) -> tuple[WrongPicture, ...]:
+    """The held-out pictures that the model got most wrong, and where it looked."""
+    from pages.evaluation_data import WrongPicture, most_wrong
+
+    labelled, chosen = pictures.labelled, pictures.sides.held_out
+    rows = most_wrong(labelled.labels[chosen], predictions.polarity)
+    maps = attention_maps(model, examples.pixels(chosen[rows])) if len(rows) else ()
+    return tuple(
+        WrongPicture(
+            labelled.keys[chosen[row]],
+            int(labelled.labels[chosen[row]]),
+            float(predictions.polarity[row]),
+            labelled.jpegs[chosen[row]],
+            negative,
+            positive,
+        )
+        for row, (negative, positive) in zip(rows, maps, strict=True)
+    )
 
 
 def _shown(evaluation: Evaluation) -> dict[str, Any]:
