@@ -25,6 +25,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 settings.register_profile("vitrine", deadline=None)  # a busy machine is slow, and not wrong
 settings.load_profile("vitrine")
 
+pytest_plugins = ["tests.command_line"]
+
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
