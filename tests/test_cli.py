@@ -98,19 +98,19 @@ def test_collect_removes_what_it_said_it_would(run: Run, tmp_path: Path) -> None
 
 
 def test_status_says_what_the_small_lake_holds(run: Run, small: SmallLake) -> None:
-    found = json.loads(run("status", "--lake", small.uri, "--json").out)
-    assert (found["pictures"], found["scored"], found["rejected"], found["products"]) == (12, 12, 3, 6)
-    assert (found["promoted_model"], found["serving_model"], found["serving_index"]) == (1, 1, 1)
-    assert found["polarity"].startswith("untrained")
-    assert (found["last_run"]["flow"], found["last_run"]["status"]) == ("rebuild-index", "completed")
+    status = json.loads(run("status", "--lake", small.uri, "--json").out)
+    assert (status["pictures"], status["scored"], status["rejected"], status["products"]) == (12, 12, 3, 6)
+    assert (status["promoted_model"], status["serving_model"], status["serving_index"]) == (1, 1, 1)
+    assert status["polarity"].startswith("untrained")
+    assert (status["last_run"]["flow"], status["last_run"]["status"]) == ("rebuild-index", "completed")
 
 
 def test_a_dry_run_counts_what_the_run_would_do(run: Run, places: dict[str, str]) -> None:
-    found = json.loads(run("nightly", places["source"], "--lake", places["lake"], "--dry-run", "--json").out)
-    assert (found["listed"], found["unchanged"], found["new"], found["deleted"]) == (15, 15, 0, 0)
-    assert found["to_score_at_most"] == 0
-    found = json.loads(run("ingest", places["source"], "--lake", places["new"], "--dry-run", "--json").out)
-    assert (found["listed"], found["new"]) == (15, 15)
+    plan = json.loads(run("nightly", places["source"], "--lake", places["lake"], "--dry-run", "--json").out)
+    assert (plan["listed"], plan["unchanged"], plan["new"], plan["deleted"]) == (15, 15, 0, 0)
+    assert plan["to_score_at_most"] == 0
+    plan = json.loads(run("ingest", places["source"], "--lake", places["new"], "--dry-run", "--json").out)
+    assert (plan["listed"], plan["new"]) == (15, 15)
 
 
 def test_a_dry_run_of_an_index_says_what_it_would_write_and_how_much_memory_it_takes(
@@ -118,17 +118,17 @@ def test_a_dry_run_of_an_index_says_what_it_would_write_and_how_much_memory_it_t
 ) -> None:
     arguments = ("rebuild-index", "--lake", small.uri, "--dry-run", "--json")
     assert json.loads(run(*arguments).out)["publish"] == "nothing: the published index has this content"
-    found = json.loads(run(*arguments, "--full-rebuild", "a test").out)
-    assert found["publish"] == "a new version"
-    assert (found["vectors"], found["shards_kept"], found["shards_to_write"], found["vectors_to_write"]) == (
+    plan = json.loads(run(*arguments, "--full-rebuild", "a test").out)
+    assert plan["publish"] == "a new version"
+    assert (plan["vectors"], plan["shards_kept"], plan["shards_to_write"], plan["vectors_to_write"]) == (
         12,
         0,
         1,
         12,
     )
-    assert found["to_write_mb"] == pytest.approx(12 * found["bytes_per_vector"] / 1e6, abs=0.06)
-    assert found["memory_training_mb"] == 0
-    assert found["memory_measuring_mb"] >= found["memory_searching_mb"] > 0
+    assert plan["to_write_mb"] == pytest.approx(12 * plan["bytes_per_vector"] / 1e6, abs=0.06)
+    assert plan["memory_training_mb"] == 0
+    assert plan["memory_measuring_mb"] >= plan["memory_searching_mb"] > 0
 
 
 def test_a_search_by_picture_finds_the_picture_itself_first(run: Run, small: SmallLake) -> None:
@@ -140,45 +140,45 @@ def test_a_search_by_picture_finds_the_picture_itself_first(run: Run, small: Sma
 
 
 def test_a_search_by_picture_computes_in_the_numbers_that_the_settings_name(run: Run, small: SmallLake) -> None:
-    found = {}
+    similarities = {}
     for precision in ("float32", "bfloat16"):
         command = ("search", str(first_of(small)), "-k", "3", "--device", "cpu", "--lake", small.uri, "--json")
         ended = run(*command, VITRINE_PRECISION=precision)
-        found[precision] = [each["similarity"] for each in json.loads(ended.out)["neighbours"]]
-    assert found["float32"] != found["bfloat16"]
-    assert found["float32"] == pytest.approx(found["bfloat16"], abs=0.01)
+        similarities[precision] = [each["similarity"] for each in json.loads(ended.out)["neighbours"]]
+    assert similarities["float32"] != similarities["bfloat16"]
+    assert similarities["float32"] == pytest.approx(similarities["bfloat16"], abs=0.01)
 
 
 def test_a_search_by_key_leaves_the_key_itself_out_and_asks_for_no_more_than_there_are(
     run: Run, small: SmallLake
 ) -> None:
-    found = json.loads(run("search", "--key", key_of(small), "-k", "1000", "--lake", small.uri, "--json").out)
-    keys = [neighbour["image_key"] for neighbour in found["neighbours"]]
+    answer = json.loads(run("search", "--key", key_of(small), "-k", "1000", "--lake", small.uri, "--json").out)
+    keys = [neighbour["image_key"] for neighbour in answer["neighbours"]]
     assert sorted([*keys, key_of(small)]) == sorted(picture.image_key for picture in small.pictures)
-    similarities = [neighbour["similarity"] for neighbour in found["neighbours"]]
+    similarities = [neighbour["similarity"] for neighbour in answer["neighbours"]]
     assert similarities == sorted(similarities, reverse=True)
 
 
 def test_a_search_is_filtered_by_product_polarity_and_keys(run: Run, small: SmallLake, tmp_path: Path) -> None:
-    def found(*options: str) -> list[dict[str, Any]]:
+    def neighbours_with(*options: str) -> list[dict[str, Any]]:
         ended = run("search", "--key", key_of(small), "-k", "1000", "--lake", small.uri, "--json", *options)
         assert ended.code == 0, ended.err
         neighbours: list[dict[str, Any]] = json.loads(ended.out)["neighbours"]
         return neighbours
 
-    everything = found()
+    everything = neighbours_with()
     own = key_of(small).split("/")[-2]
-    assert found("--other-products") == [each for each in everything if each["product_id"] != own]
+    assert neighbours_with("--other-products") == [each for each in everything if each["product_id"] != own]
     firsts = {each["product_id"]: each for each in reversed(everything)}
     once = [each for each in everything if firsts[each["product_id"]] is each]
-    assert found("--one-per-product") == once
+    assert neighbours_with("--one-per-product") == once
     assert len(once) == 6
     middle = sorted(each["polarity"] for each in everything)[5]
-    assert found("--polarity", f":{middle}") == [each for each in everything if each["polarity"] <= middle]
+    assert neighbours_with("--polarity", f":{middle}") == [each for each in everything if each["polarity"] <= middle]
     listed = tmp_path / "keys.txt"
     listed.write_text("".join(f"{each['image_key']}\n" for each in everything[3:8]))
-    assert found("--among", str(listed)) == everything[3:8]
-    both = found("--among", str(listed), "--other-products")
+    assert neighbours_with("--among", str(listed)) == everything[3:8]
+    both = neighbours_with("--among", str(listed), "--other-products")
     assert both == [each for each in everything[3:8] if each["product_id"] != own]
 
 
@@ -244,5 +244,5 @@ def test_a_night_prints_one_json_document_and_a_refused_one_a_line(
     assert ended.err.count("vitrine: ") == 1
     assert "Traceback" not in ended.err
     assert run("versions", "indexes", "--lake", small.uri, "--json") == before
-    found = json.loads(run("status", "--lake", small.uri, "--json").out)
-    assert (found["pictures"], found["last_run"]["status"]) == (12, "failed")
+    status = json.loads(run("status", "--lake", small.uri, "--json").out)
+    assert (status["pictures"], status["last_run"]["status"]) == (12, "failed")
