@@ -1,0 +1,1 @@
+"""Small programs over `import vitrine`; tests/test_examples.py runs each of them."""

@@ -1,0 +1,28 @@
+"""A night from a script: new, changed and deleted pictures are found, scored and indexed.
+
+    python examples/night.py PICTURES LAKE
+
+The first night makes the lake and gives it a small untrained model, with which similarity search works.
+"""
+
+import sys
+
+import vitrine
+
+
+def main(pictures: str, uri: str) -> None:
+    """Bring the lake up to date and print what was done; again at once, and nothing is."""
+    lake = vitrine.open_lake(uri, create=True)
+    if lake.models.current() is None:
+        vitrine.init_model(uri, vitrine.ModelChoice(backbone="resnet18", image_size=64, weights="random"))
+    config = vitrine.NightConfig(
+        ingest=vitrine.IngestConfig(product_id_pattern=r"([^/]+)/[^/]+$"),  # the folder is the product
+        rebuild=vitrine.RebuildConfig(recall_target=0.95),
+    )
+    summary = vitrine.night(lake, pictures, config, vitrine.Inline())
+    print(summary)
+    print(f"{summary.seconds:.1f} s, held up by {summary.bottleneck}; serving {lake.serving()}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
