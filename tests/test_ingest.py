@@ -19,6 +19,8 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+import tasks.ingest.plan
+import tasks.ingest.source
 import tasks.ingest.units
 from lake import catalogue
 from lake.errors import StoreUnavailable
@@ -26,19 +28,12 @@ from lake.lake import Lake, open_lake
 from lake.listing import LISTING
 from lake.store import Store, open_store
 from tasks.errors import CountsDisagree, SourceError
+from tasks.ingest.objects import LOCAL_FETCH_THREADS
+from tasks.ingest.plan import IngestPlan, plan_ingest, preview_ingest
+from tasks.ingest.rows import product_id
+from tasks.ingest.source import are_pictures, require_pictures
 from tasks.ingest.stage import IngestSummary
-from tasks.ingest.units import (
-    LOCAL_FETCH_THREADS,
-    IngestPlan,
-    are_pictures,
-    check_images,
-    commit_images,
-    ingest_shard,
-    plan_ingest,
-    preview_ingest,
-    product_id,
-    require_pictures,
-)
+from tasks.ingest.units import check_images, commit_images, ingest_shard
 from tests.small_lake import INGEST, ingest
 
 NEWEST = (
@@ -142,7 +137,8 @@ def shop(tmp_path: Path) -> Shop:
 def counting(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> Counting:
     """The shop's source, watched by the ingest tasks' reads."""
     watched = Counting(open_store(shop.source))
-    monkeypatch.setattr(tasks.ingest.units, "open_store", lambda _uri: watched)
+    for module in (tasks.ingest.source, tasks.ingest.units):
+        monkeypatch.setattr(module, "open_store", lambda _uri: watched)
     return watched
 
 
@@ -554,7 +550,7 @@ def test_the_newest_row_wins_even_where_the_clock_goes_backwards(shop: Shop, mon
             cls.hours -= 1
             return datetime.now(tz) + timedelta(hours=cls.hours)
 
-    monkeypatch.setattr(tasks.ingest.units, "datetime", Backwards)
+    monkeypatch.setattr(tasks.ingest.plan, "datetime", Backwards)
     shop.ingest()
     shop.put("a.png", changed := picture(80))
     shop.ingest()

@@ -8,14 +8,8 @@ from functools import partial
 from lake.errors import StoreUnavailable
 from lake.lake import Lake
 from tasks.ingest.config import IngestConfig
-from tasks.ingest.units import (
-    IngestedShard,
-    IngestPlan,
-    check_images,
-    commit_images,
-    ingest_shard,
-    plan_ingest,
-)
+from tasks.ingest.plan import IngestPlan, plan_ingest
+from tasks.ingest.units import IngestedShard, check_images, commit_images, ingest_shard
 from tasks.runner import Runner
 from tasks.runs import running
 from tasks.timing import within

@@ -14,7 +14,7 @@ from flows.parameters import (
     ScoreParameters,
 )
 from lake.lake import open_lake
-from tasks.ingest.units import require_pictures
+from tasks.ingest.source import require_pictures
 from tasks.models import require_model
 from tasks.retrain.config import RetrainConfig
 from tasks.retrain.labels import parse_labels, read_labels_object

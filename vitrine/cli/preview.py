@@ -10,7 +10,7 @@ from lake.errors import NoLake
 from lake.lake import Lake, open_lake
 from lake.store import open_store
 from tasks.ingest.config import IngestConfig
-from tasks.ingest.units import preview_ingest
+from tasks.ingest.plan import preview_ingest
 from tasks.models import require_model
 from tasks.rebuild.config import RebuildConfig
 from tasks.rebuild.plan import IndexPlan, preview_index
