@@ -185,14 +185,16 @@ def test_a_good_night_says_on_prefects_page_what_it_did(shop: Installation) -> N
         assert sum(line.startswith(begins) for line in lines) == 1, lines
 
 
-def test_a_failed_night_gives_its_reason_once(shop: Installation) -> None:
+def test_a_failed_night_names_the_unit_that_failed_and_gives_its_reason(shop: Installation) -> None:
     night = shop.run("nightly", source=str(shop.directory / "nowhere"))
     shop.wait_for_state(night, "Failed")
     reason = f"the source {shop.directory / 'nowhere'} does not exist: expected a directory or s3://bucket/prefix"
     assert shop.message(night) == reason
     shop.wait_until(lambda: any("Finished in state" in line for line in shop.lines(night)), "last line of the log")
     lines = shop.lines(night)
-    assert sum(reason in line for line in lines) == 1, lines
+    unit, run = (line for line in lines if reason in line)  # one line each, and no more
+    assert unit.startswith("Finished in state Failed('Task run encountered an exception SourceError: "), lines
+    assert run.startswith(f"Finished in state Failed({reason!r}"), lines
     assert not any("Traceback" in line for line in lines), lines
     complete_night(shop)
 
