@@ -8,18 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vitrine.demo.draw_catalogue import (
-    CUES,
-    DrawnPicture,
-    draw_catalogue,
-    draw_product,
-    draw_view,
-    encode_jpeg,
-    list_products,
-    make_broken_files,
-    write_labels,
-)
-from vitrine.demo.draw_products import KINDS
+from vitrine.demo.draw_catalogue import DrawnPicture, draw_catalogue, encode_jpeg, make_broken_files, write_labels
+from vitrine.demo.drawing.kinds import KINDS
+from vitrine.demo.drawing.products import list_products
+from vitrine.demo.drawing.view import CUES, draw_product, draw_view
 
 
 def _digests(directory: Path) -> dict[str, str]:
@@ -106,7 +98,7 @@ def test_every_cue_changes_the_picture_it_is_meant_for(label: int, monkeypatch: 
     sprite = draw_product(product, 64)
     cues = list(CUES[label])
     monkeypatch.setitem(CUES, label, [])
-    monkeypatch.setattr("vitrine.demo.draw_catalogue._choose_cues", lambda label, rng: CUES[label])
+    monkeypatch.setattr("vitrine.demo.drawing.view._choose_cues", lambda label, rng: CUES[label])
     neutral = encode_jpeg(draw_view(product, sprite, 0, "whole")[0])
     for cue in cues:
         CUES[label][:] = [cue]
