@@ -44,7 +44,7 @@ def with_a_model(lake_uri: str, source: str) -> int:
     from tasks.config import ModelChoice
     from tasks.models import init_model
 
-    init_model(lake_uri, ModelChoice(backbone="resnet18", image_size=32, weights="random"))
+    init_model(lake_uri, ModelChoice(backbone="resnet18", image_size=64, weights="random"))
     return ingest(lake_uri, source)
 
 
