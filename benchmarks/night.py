@@ -47,11 +47,11 @@ def main() -> None:
             path.write_bytes(path.read_bytes() + b"\n")  # another content, the same picture
         nights["1 % changed"] = night_of(lake, str(source))
     print(f"{len(drawn)} pictures of 256 × 256, {arguments.backbone} at {arguments.image_size}, seconds")
-    print(f"{'stage':<20}" + "".join(f"{name:>14}" for name in nights))
+    print(f"{'stage':<34}" + "".join(f"{name:>14}" for name in nights))
     for stage in nights["all new"]:
-        print(f"{stage:<20}" + "".join(f"{night.get(stage, 0.0):>14.2f}" for night in nights.values()))
+        print(f"{stage:<34}" + "".join(f"{night.get(stage, 0.0):>14.2f}" for night in nights.values()))
     totals = {name: sum(night.values()) for name, night in nights.items()}
-    print(f"{'total':<20}" + "".join(f"{total:>14.2f}" for total in totals.values()))
+    print(f"{'total':<34}" + "".join(f"{total:>14.2f}" for total in totals.values()))
     print(f"all new: {len(drawn) / totals['all new']:.0f} pictures/s from file to published index")
 
 
