@@ -1,1 +1,1 @@
-"""Similarity search with faiss: train quantizers, write shards, search, measure. No storage, no Prefect."""
+"""Similarity search with faiss: train the codebook, write shards, search, measure. No storage, no Prefect."""

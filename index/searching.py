@@ -91,7 +91,7 @@ class Searcher:
             k: at least 1.
             nprobe: lists to look in; the published setting by default.
             rerank_factor: candidates for each neighbour; the published setting by default.
-            keep: one bool a row; rows that are False are never found.
+            keep: one bool a row; rows that are False never come back.
 
         Raises:
             BadVectors: a query of another shape, with NaN or infinity, or zero under cosine.

@@ -35,11 +35,11 @@ class StageTime:
 
 def merged(times: Iterable[StageTime]) -> tuple[StageTime, ...]:
     """The times of several shards or flows added up by name, in the order in which the names first come."""
-    found: dict[str, StageTime] = {}
+    times_of: dict[str, StageTime] = {}
     for time_ in times:
-        before = found.get(time_.name, StageTime(time_.name, 0.0, 0.0))
-        found[time_.name] = StageTime(time_.name, before.busy_s + time_.busy_s, before.waiting_s + time_.waiting_s)
-    return tuple(found.values())
+        before = times_of.get(time_.name, StageTime(time_.name, 0.0, 0.0))
+        times_of[time_.name] = StageTime(time_.name, before.busy_s + time_.busy_s, before.waiting_s + time_.waiting_s)
+    return tuple(times_of.values())
 
 
 def within(times: Iterable[StageTime], seconds: float) -> tuple[StageTime, ...]:
@@ -50,7 +50,7 @@ def within(times: Iterable[StageTime], seconds: float) -> tuple[StageTime, ...]:
 
 
 def bottleneck(times: Iterable[StageTime]) -> str | None:
-    """The stage that would have taken longest alone; making any other one faster gains less. None of none."""
+    """The stage that would have taken longest alone: making any other one faster gains less. None without stages."""
     slowest = max(times, key=lambda time_: time_.busy_s, default=None)
     return None if slowest is None or slowest.busy_s == 0 else slowest.name
 

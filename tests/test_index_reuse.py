@@ -1,4 +1,4 @@
-"""Which shards serve again and when quantizers are trained again; simulated over many nights."""
+"""Which shards serve again and when the codebook is trained again; simulated over many nights."""
 
 from dataclasses import replace
 
@@ -56,7 +56,7 @@ def test_over_a_year_of_nights_shards_stay_few_and_rows_are_seldom_written_again
     assert written <= 5 * 365 * nightly
 
 
-def test_quantizers_serve_on_while_what_comes_in_is_alike() -> None:
+def test_a_codebook_serves_on_while_what_comes_in_is_alike() -> None:
     assert why_train_again(replace(CODEBOOK, added_rows=4_000, added_distance=0.59), 10_000) is None
     assert why_train_again(replace(CODEBOOK, imbalance_now=1.75), 10_000) is None
 

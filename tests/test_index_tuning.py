@@ -145,7 +145,7 @@ def test_a_target_out_of_reach_says_what_wasof_similarity(tmp_path: Path) -> Non
 
 
 def test_the_target_is_met_in_every_slice_too(tmp_path: Path) -> None:
-    """Rows that the quantizers never saw need more lists than the others, which the recall over all hides."""
+    """Rows that the codebook never saw need more lists than the others, which the recall over all hides."""
     vectors = np.vstack([clustered(3_900, 64, seed=5), clustered(100, 64, seed=77)])
     searcher = build(tmp_path, vectors, ivfpq(), shards=[3_900, 100])
     new = np.arange(4_000) >= 3_900

@@ -73,9 +73,9 @@ def test_a_model_rolled_back_while_its_index_is_made_is_not_overruled(shop: Smal
     small_lake.score(shop.uri)
     plan = plan_index(open_lake(shop.uri), second, "run", REBUILD)
     version = draft_index(open_lake(shop.uri))
-    trained = train_index(open_lake(shop.uri), version, plan, REBUILD)
-    encoded = [encode_shard(open_lake(shop.uri), version, plan, shard, trained) for shard in plan.to_write]
-    measured = measure_index(open_lake(shop.uri), version, plan, trained, encoded, REBUILD)
+    codebook = train_index(open_lake(shop.uri), version, plan, REBUILD)
+    encoded = [encode_shard(open_lake(shop.uri), version, plan, shard, codebook) for shard in plan.to_write]
+    measured = measure_index(open_lake(shop.uri), version, plan, codebook, encoded, REBUILD)
     roll_back(lake, "models", 1)
     with pytest.raises(LostRace, match="model 1 was put in place of model 2"):
         publish_index(open_lake(shop.uri), version, plan, encoded, measured)

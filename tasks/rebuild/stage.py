@@ -111,31 +111,31 @@ def build_version(run: Run, plan: IndexPlan, config: RebuildConfig) -> Published
     """Make and publish what the plan says. Raises BelowTarget, CorruptFile, LostRace: then nothing is published."""
     lake, runner = run.lake, run.runner
     version = runner.call(draft_index, lake)
-    with run.stage("train the quantizers"):
-        trained = runner.call(train_index, lake, version, plan, config)
+    with run.stage("train the codebook"):
+        codebook = runner.call(train_index, lake, version, plan, config)
     with run.stage("encode shards", sum(shard.rows for shard in plan.to_write)):
-        encode = partial(encode_shard, lake, version, plan, trained=trained)
+        encode = partial(encode_shard, lake, version, plan, codebook=codebook)
         encoded = runner.map(encode, plan.to_write, at_once=SHARDS_AT_ONCE, key="index-progress")
     with run.stage("measure recall"):
-        measured = runner.call(measure_index, lake, version, plan, trained, encoded, config)
+        measured = runner.call(measure_index, lake, version, plan, codebook, encoded, config)
     with run.stage("publish"):
         return runner.call(publish_index, lake, version, plan, encoded, measured)
 
 
-def _summarise(plan: IndexPlan, found: PublishedIndex | None) -> IndexSummary:
-    if found is None:
+def _summarise(plan: IndexPlan, index: PublishedIndex | None) -> IndexSummary:
+    if index is None:
         return IndexSummary(None, plan.model_version, is_new=False, rows=0)
     is_new = not plan.is_current
     return IndexSummary(
-        index_version=found.version,
+        index_version=index.version,
         model_version=plan.model_version,
         is_new=is_new,
-        rows=found.rows,
-        recall_at_1=found.recall_at_1,
-        recall_at_10=found.recall_at_10,
-        latency_ms=found.latency_ms,
-        shards_kept=found.shards_kept,
-        shards_written=found.shards_written,
-        bytes_written=found.bytes_written,
-        rebuild_reason=found.rebuild_reason if is_new else "",
+        rows=index.rows,
+        recall_at_1=index.recall_at_1,
+        recall_at_10=index.recall_at_10,
+        latency_ms=index.latency_ms,
+        shards_kept=index.shards_kept,
+        shards_written=index.shards_written,
+        bytes_written=index.bytes_written,
+        rebuild_reason=index.rebuild_reason if is_new else "",
     )

@@ -1,4 +1,4 @@
-"""From a plan to a published index version: train the quantizers, encode shards, measure, publish.
+"""From a plan to a published index version: train the codebook, encode shards, measure, publish.
 
 Nothing is visible before the last step writes one log entry, which moves search and SQL together.
 """
@@ -40,11 +40,11 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Trained:
-    """The quantizers that the version's shards are encoded with; nothing of either in a flat index."""
+class StoredCodebook:
+    """The codebook that the version's shards are encoded with: its history and its file."""
 
-    codebook: CodebookHistory | None = None
-    record: FileRecord | None = None
+    history: CodebookHistory
+    record: FileRecord
 
 
 @dataclass(frozen=True)
@@ -76,10 +76,12 @@ def draft_index(lake: Lake) -> int:
     return lake.indexes.draft().version
 
 
-def train_index(lake: Lake, version: int, plan: IndexPlan, config: RebuildConfig) -> Trained:
-    """The quantizers of an earlier version, or new ones learnt on a bounded sample and written."""
+def train_index(lake: Lake, version: int, plan: IndexPlan, config: RebuildConfig) -> StoredCodebook | None:
+    """The codebook of an earlier version, or a new one learnt on a bounded sample and written; None of a flat index."""
     if not plan.trains:
-        return Trained(plan.codebook, plan.codebook_file)
+        if plan.codebook is None or plan.codebook_file is None:
+            return None
+        return StoredCodebook(plan.codebook, plan.codebook_file)
     with catalogue.workbench(lake, memory_limit=MEMORY_LIMIT) as sql:
         sql.execute(LIVE.format(model=int(plan.model_version)))
         # Chosen by a hash of the key: a catalogue that grew trains on nearly the same pictures. And in the keys'
@@ -89,22 +91,24 @@ def train_index(lake: Lake, version: int, plan: IndexPlan, config: RebuildConfig
             [plan.spec.training_rows],
         ).to_arrow_table()
     vectors = read_embeddings(lake.store, sample, plan.spec.dimension)
-    trained = train_codebook(vectors, plan.spec, seed=config.index_seed)
-    distance = mean_coarse_distance(trained, vectors, plan.spec)
+    codebook = train_codebook(vectors, plan.spec, seed=config.index_seed)
+    distance = mean_coarse_distance(codebook, vectors, plan.spec)
     with tempfile.TemporaryDirectory(prefix="vitrine-") as folder:
-        name = write_codebook(Path(folder), trained)
+        name = write_codebook(Path(folder), codebook)
         record = lake.indexes.join(version).add_file(name, Path(folder, name))
-    return Trained(CodebookHistory(name, version, plan.rebuild_reason, len(vectors), distance), record)
+    return StoredCodebook(CodebookHistory(name, version, plan.rebuild_reason, len(vectors), distance), record)
 
 
-def encode_shard(lake: Lake, version: int, plan: IndexPlan, shard: workspace.Shard, trained: Trained) -> StoredShard:
+def encode_shard(
+    lake: Lake, version: int, plan: IndexPlan, shard: workspace.Shard, codebook: StoredCodebook | None
+) -> StoredShard:
     """Encode the rows of one shard and write its files into the drafted version."""
-    quantizers = lake.indexes.read_record(version, trained.record) if trained.record else None
+    trained = None if codebook is None else lake.indexes.read_record(version, codebook.record)
     rows = workspace.read_shard(lake.store, shard)
     vectors = read_embeddings(lake.store, rows, plan.spec.dimension)
     with tempfile.TemporaryDirectory(prefix="vitrine-") as folder:
         written = write_shard(
-            Path(folder), shard.number, vectors, rows.drop_columns(["url", "row"]), quantizers, plan.spec
+            Path(folder), shard.number, vectors, rows.drop_columns(["url", "row"]), trained, plan.spec
         )
         names = written.files(plan.spec)
         files = tuple(lake.indexes.join(version).add_file(name, Path(folder, name)) for name in names)
@@ -116,7 +120,7 @@ def measure_index(
     lake: Lake,
     version: int,
     plan: IndexPlan,
-    trained: Trained,
+    codebook: StoredCodebook | None,
     encoded: list[StoredShard],
     config: RebuildConfig,
 ) -> MeasuredIndex:
@@ -125,11 +129,21 @@ def measure_index(
     Raises BelowTarget or CorruptFile: nothing is published.
     """
     draft = lake.indexes.join(version)
-    deleted = _write_deleted(lake, version, plan)
+    with tempfile.TemporaryDirectory(prefix="vitrine-") as folder:
+        name = write_deleted_rows(Path(folder), [np.flatnonzero(~live) for live in live_in_kept(lake, plan)])
+        deleted = draft.add_file(name, Path(folder, name))
     files = [file for shard in plan.kept for file in shard.files]
     files += [file for shard in encoded for file in shard.files]
-    files += [deleted, *([trained.record] if trained.record else [])]
-    description = _describe(plan, trained.codebook, encoded, deleted)
+    files += [deleted] if codebook is None else [deleted, codebook.record]
+    description = IndexDescription(
+        spec=plan.spec,
+        rows=plan.rows,
+        shards=tuple(each.shard for each in (*plan.kept, *encoded)),
+        model_version=plan.model_version,
+        fingerprint=plan.fingerprint,
+        codebook=None if codebook is None else codebook.history,
+        deleted=deleted.name,
+    )
     tuned = None
     directory = lake.indexes.fetch(version, config.cache, files)
     if plan.rows > 1:
@@ -144,10 +158,10 @@ def measure_index(
             earlier=earlier_truth(lake, plan),
         )
         files.append(write_truth(lake, version, tuned.truth))
-        description = _with_findings(description, searcher, tuned, is_new=plan.trains)
+        description = _with_measures(description, searcher, tuned, is_new=plan.trains)
     files.append(draft.add(DESCRIPTION, render_description(description)))
-    findings = None if tuned is None else replace(tuned, truth=Truth.empty())  # which lies in its file
-    return MeasuredIndex(findings, description.codebook, tuple(files))
+    slim = None if tuned is None else replace(tuned, truth=Truth.empty())  # which lies in its file
+    return MeasuredIndex(slim, description.codebook, tuple(files))
 
 
 def publish_index(
@@ -174,7 +188,7 @@ def publish_index(
             "nprobe": None if tuned is None else tuned.nprobe,
             "rerank_factor": None if tuned is None else tuned.rerank_factor,
             "measured": {} if tuned is None else asdict(tuned.measured),
-            "slices": {} if tuned is None else {name: asdict(found) for name, found in tuned.slices.items()},
+            "slices": {} if tuned is None else {name: asdict(recall) for name, recall in tuned.slices.items()},
             "base": plan.base,
             "shards_kept": len(plan.kept),
             "shards_written": len(encoded),
@@ -236,38 +250,18 @@ def _slices(lake: Lake, plan: IndexPlan, searcher: Searcher) -> dict[str, np.nda
     return slices
 
 
-def _write_deleted(lake: Lake, version: int, plan: IndexPlan) -> FileRecord:
-    with tempfile.TemporaryDirectory(prefix="vitrine-") as folder:
-        name = write_deleted_rows(Path(folder), [np.flatnonzero(~live) for live in live_in_kept(lake, plan)])
-        return lake.indexes.join(version).add_file(name, Path(folder, name))
-
-
-def _describe(
-    plan: IndexPlan, codebook: CodebookHistory | None, encoded: list[StoredShard], deleted: FileRecord
-) -> IndexDescription:
-    return IndexDescription(
-        spec=plan.spec,
-        rows=plan.rows,
-        shards=tuple(each.shard for each in (*plan.kept, *encoded)),
-        model_version=plan.model_version,
-        fingerprint=plan.fingerprint,
-        codebook=codebook,
-        deleted=deleted.name,
-    )
-
-
-def _with_findings(
+def _with_measures(
     description: IndexDescription, searcher: Searcher, tuned: TunedSearch, *, is_new: bool
 ) -> IndexDescription:
     """The description with what was measured."""
-    found, codebook = tuned.measured, description.codebook
+    measured, codebook = tuned.measured, description.codebook
     if codebook is not None:
         imbalance = searcher.imbalance
         codebook = replace(codebook, imbalance=imbalance if is_new else codebook.imbalance, imbalance_now=imbalance)
     recall = {
-        "recall_at_1": found.recall_at_1,
-        "recall_at_10": found.recall_at_10,
-        "recall_at_10_low": found.recall_at_10_low,
+        "recall_at_1": measured.recall_at_1,
+        "recall_at_10": measured.recall_at_10,
+        "recall_at_10_low": measured.recall_at_10_low,
     }
     return replace(
         description, nprobe=tuned.nprobe, rerank_factor=tuned.rerank_factor, recall=recall, codebook=codebook

@@ -43,16 +43,18 @@ def snapshot_labels(lake: Lake, labels: str, run_id: str) -> LabelSnapshot:
     """Read and check the labels against the lake. Raises LabelsError naming the rows; nothing is trained then."""
     data = read_labels_object(labels)
     table = parse_labels(data, labels)
-    found = _look_up(lake, table["image_key"])
-    unknown = pc.invert(found["is_known"])
+    pictures = _look_up(lake, table["image_key"])
+    unknown = pc.invert(pictures["is_known"])
     if _any(unknown):
         wrong = table["image_key"].filter(unknown)
         raise LabelsError(
             f"{labels}: {len(wrong)} of {table.num_rows} labels are for pictures that the lake does not know: "
             f"{_named(wrong)}; ingest them first, or correct image_key (the path below the source)"
         )
-    has_label = table["label"].is_valid()
-    kept = _chosen(table, found).filter(pc.and_(has_label, found["sha256"].is_valid()))
+    # A picture of no product is a product of its own content.
+    product = pc.coalesce(table["product_id"], pictures["product_id"], pictures["sha256"])
+    columns = table.select(["image_key", "label", "weight", "category"]).append_column("product", product)
+    kept = columns.filter(pc.and_(table["label"].is_valid(), pictures["sha256"].is_valid()))
     shard = write_shard(lake.store, run_id, "labels", 0, kept)
     labelled = table.num_rows - table["label"].null_count
     return LabelSnapshot(
@@ -98,39 +100,28 @@ def _read(data: bytes, name: str) -> pa.Table:
     """The columns that labels have, whatever other columns lie beside them."""
     if not data.strip():
         raise LabelsError(f"{name} is empty: expected the columns image_key and label")
-    kind, columns, read = ("Parquet", _parquet_columns, _read_parquet)
-    if data[:4] != b"PAR1":
-        kind, columns, read = ("CSV", _csv_columns, _read_csv)
+    kind = "Parquet" if data[:4] == b"PAR1" else "CSV"
     try:
-        found = columns(data)
-        _check_columns(found, name)
-        return read(data, [column for column in COLUMNS if column in found])
+        if kind == "Parquet":
+            columns = _expected_columns(pq.read_schema(io.BytesIO(data)).names, name)
+            return pq.read_table(io.BytesIO(data), columns=columns)
+        lines = csv.reader(io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", newline=""))
+        header: list[str] = next((line for line in lines if line), [])
+        return _read_csv(data, _expected_columns(header, name))
     except (pa.ArrowException, OSError, csv.Error, UnicodeDecodeError) as error:
         first = str(error).splitlines()[0]
         raise LabelsError(f"{name} can't be read as {kind} (labels are CSV or Parquet): {first}") from error
 
 
-def _check_columns(found: list[str], name: str) -> None:
-    if not {"image_key", "label"} <= set(found):
-        shown = ", ".join(found).strip(", ") or "none"
+def _expected_columns(header: list[str], name: str) -> list[str]:
+    """Those of `COLUMNS` that the file has. Raises LabelsError where one is missing or stands there twice."""
+    if not {"image_key", "label"} <= set(header):
+        shown = ", ".join(header).strip(", ") or "none"
         raise LabelsError(f"{name}: expected the columns image_key and label, found {shown[:MOST_SHOWN]}")
-    twice = [column for column in COLUMNS if found.count(column) > 1]
+    twice = [column for column in COLUMNS if header.count(column) > 1]
     if twice:
-        raise LabelsError(f"{name}: the column {twice[0]} stands there {found.count(twice[0])} times; keep one")
-
-
-def _parquet_columns(data: bytes) -> list[str]:
-    names: list[str] = pq.read_schema(io.BytesIO(data)).names
-    return names
-
-
-def _read_parquet(data: bytes, columns: list[str]) -> pa.Table:
-    return pq.read_table(io.BytesIO(data), columns=columns)
-
-
-def _csv_columns(data: bytes) -> list[str]:
-    lines = csv.reader(io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", newline=""))
-    return next((line for line in lines if line), [])
+        raise LabelsError(f"{name}: the column {twice[0]} stands there {header.count(twice[0])} times; keep one")
+    return [column for column in COLUMNS if column in header]
 
 
 def _read_csv(data: bytes, columns: list[str]) -> pa.Table:
@@ -199,22 +190,17 @@ def _weights(values: pa.Array, keys: pa.Array, name: str) -> pa.Array:
 
 def _look_up(lake: Lake, keys: pa.ChunkedArray) -> pa.Table:
     """One row a key, in their order: its sha256 and product_id where it was ever decoded, and whether it is known."""
-    wanted = pa.table({"image_key": keys, "row": pa.array(np.arange(len(keys)))})
+    labelled = pa.table({"image_key": keys, "row": pa.array(np.arange(len(keys)))})
     with catalogue.workbench(lake) as sql:
-        sql.register("wanted", wanted)
+        sql.register("labelled", labelled)
         return sql.execute(
             """
             SELECT row, decoded.sha256, decoded.product_id, known.image_key IS NOT NULL AS is_known
-            FROM wanted LEFT JOIN (SELECT image_key, sha256, product_id FROM pictures_ever) AS decoded USING (image_key)
+            FROM labelled
+            LEFT JOIN (SELECT image_key, sha256, product_id FROM pictures_ever) AS decoded USING (image_key)
             LEFT JOIN (SELECT DISTINCT image_key FROM image_history) AS known USING (image_key) ORDER BY row
             """
         ).to_arrow_table()
-
-
-def _chosen(table: pa.Table, found: pa.Table) -> pa.Table:
-    """The columns that training reads; a picture of no product is a product of its own content."""
-    group = pc.coalesce(table["product_id"], found["product_id"], found["sha256"])
-    return table.select(["image_key", "label", "weight", "category"]).append_column("product", group)
 
 
 def _any(flags: Any) -> bool:

@@ -34,12 +34,13 @@ def preview(parameters: Previewed) -> dict[str, Any]:
 
 
 def _index(plan: IndexPlan, config: RebuildConfig) -> dict[str, Any]:
+    publication = "a new version" if plan.same_as is None else f"version {plan.same_as} again: it has this content"
     counts = {
         "model": plan.model_version,
         "vectors": plan.rows,
         "index": plan.spec.factory_string(),
         "bytes_per_vector": plan.spec.bytes_per_vector,
-        "publish": _publication(plan),
+        "publish": "nothing: the published index has this content" if plan.is_current else publication,
     }
     if plan.same_as is not None:
         return counts
@@ -52,7 +53,7 @@ def _index(plan: IndexPlan, config: RebuildConfig) -> dict[str, Any]:
         queries=2 * config.recall_queries,
     )
     return counts | {
-        "quantizers": _quantizers(plan),
+        "codebook": _codebook(plan),
         "shards_kept": len(plan.kept),
         "deleted_vectors": sum(kept.shard.rows - kept.live for kept in plan.kept),
         "shards_to_write": len(to_write),
@@ -71,18 +72,12 @@ def _mb(size_bytes: int) -> float:
     return round(size_bytes / 1e6, 1)
 
 
-def _quantizers(plan: IndexPlan) -> str:
+def _codebook(plan: IndexPlan) -> str:
     if plan.spec.kind == "flat":
         return "none: every vector is compared"
     if not plan.trains:
         return "as they are"
     return f"trained on {min(plan.rows, plan.spec.training_rows)} vectors: {plan.rebuild_reason}"
-
-
-def _publication(plan: IndexPlan) -> str:
-    if plan.is_current:
-        return "nothing: the published index has this content"
-    return "a new version" if plan.same_as is None else f"version {plan.same_as} again: it has this content"
 
 
 def _ingest(parameters: IngestParameters | NightlyParameters) -> dict[str, Any]:
