@@ -36,7 +36,11 @@ def open_shards(directory: Path, description: IndexDescription) -> tuple[StoredV
     for files, shard, held in zip(names, description.shards, vectors, strict=True):
         _expect_rows(directory / files[0], len(held), shard.rows)
     live = _read_live(directory, description)
-    tables = [_read_keys(directory / files[1], mask) for files, mask in zip(names, live, strict=True)]
+    tables = []
+    for files, mask in zip(names, live, strict=True):
+        table = _read_table(directory / files[1], ("image_key",))
+        _expect_rows(directory / files[1], table.num_rows, len(mask))
+        tables.append(table if mask.all() else table.filter(pa.array(mask)))
     keys = _one_table(tables, directory)
     _expect_rows(directory, keys.num_rows, description.rows)
     codes = None
@@ -72,12 +76,6 @@ def _read_live(directory: Path, description: IndexDescription) -> list[Mask]:
         return [np.ones(count, dtype=np.bool_) for count in counts]
     path = directory / description.deleted
     return live_rows(_read_table(path, ("shard", "row")), counts, str(path))
-
-
-def _read_keys(path: Path, live: Mask) -> pa.Table:
-    table = _read_table(path, ("image_key",))
-    _expect_rows(path, table.num_rows, len(live))
-    return table if live.all() else table.filter(pa.array(live))
 
 
 def _read_table(path: Path, required: tuple[str, ...]) -> pa.Table:

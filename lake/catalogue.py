@@ -90,8 +90,9 @@ def prepare(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
     connection.execute("SET autoinstall_known_extensions = false")
     if store.s3 is None:
         return
-    extension = _quoted(str(_extension("httpfs")))
-    connection.execute(f"LOAD {extension}")
+    # The extension lies inside its PyPI wheel: nothing is downloaded at run time.
+    wheel = package_files("duckdb_extension_httpfs") / "extensions" / f"v{duckdb.__version__}"
+    connection.execute(f"LOAD {_quoted(str(wheel / 'httpfs.duckdb_extension'))}")
     # A table's files never change, so what is known of one need not be asked again.
     connection.execute("SET enable_http_metadata_cache = true")
     connection.execute("SET parquet_metadata_cache = true")
@@ -231,9 +232,3 @@ _SQL_TYPES = {
 
 def _quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
-
-
-def _extension(name: str) -> Path:
-    """The extension's file inside its PyPI wheel: nothing is downloaded at run time."""
-    root = package_files(f"duckdb_extension_{name}") / "extensions" / f"v{duckdb.__version__}"
-    return Path(str(root / f"{name}.duckdb_extension"))

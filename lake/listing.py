@@ -119,7 +119,10 @@ class _Ranges:
         for number, page in enumerate(self._pages(after)):
             if page.num_rows == 0:
                 continue
-            self._give(_between(page, after, until))
+            inside = pc.greater(page["path"], after)
+            if until is not None:
+                inside = pc.and_(inside, pc.less_equal(page["path"], until))
+            self._give(page.filter(inside))
             last = page["path"][-1].as_py()
             if self._stopped.is_set() or (until is not None and last > until):
                 return
@@ -133,13 +136,6 @@ class _Ranges:
                 return self._pending.put(page, timeout=0.1)
             except queue.Full:
                 continue
-
-
-def _between(page: pa.RecordBatch, after: str, until: str | None) -> pa.RecordBatch:
-    inside = pc.greater(page["path"], after)
-    if until is not None:
-        inside = pc.and_(inside, pc.less_equal(page["path"], until))
-    return page.filter(inside)
 
 
 def _files(root: str, prefix: str) -> Iterator[Listed]:

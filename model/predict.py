@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 LEAST_COSINE, MOST_APART = 0.99, 0.1  # of answers to noise: bfloat16's lie within, a wrong network's do not
 MOST_AT_ONCE = 512  # pictures: a GPU gains nothing from larger batches
 SHARE_OF_MEMORY = 0.5  # of what a GPU has free: batches overlap, and others may come
+MEASURED_TOGETHER = 8  # pictures, to learn how much memory each takes
 
 
 @dataclass(frozen=True)
@@ -193,14 +194,12 @@ class Predictor:
             # Measured on two cores: larger ones fall out of the caches, smaller ones pay for every call.
             return 64 if side <= 96 else 16
         free, _ = torch.cuda.mem_get_info(self.device)
-        fitting = int(SHARE_OF_MEMORY * free / self._bytes_a_picture())
-        return int(min(MOST_AT_ONCE, 2 ** max(0, fitting.bit_length() - 1)))
-
-    def _bytes_a_picture(self, pictures: int = 8) -> float:
         torch.cuda.reset_peak_memory_stats(self.device)
         before = torch.cuda.memory_allocated(self.device)
-        self.start(self._black(pictures)).result()
-        return (torch.cuda.max_memory_allocated(self.device) - before) / pictures
+        self.start(self._black(MEASURED_TOGETHER)).result()
+        picture_bytes = (torch.cuda.max_memory_allocated(self.device) - before) / MEASURED_TOGETHER
+        fitting = int(SHARE_OF_MEMORY * free / picture_bytes)
+        return int(min(MOST_AT_ONCE, 2 ** max(0, fitting.bit_length() - 1)))
 
     def _on_device(self, pixels: Tensor) -> Tensor:
         if self._copying is None:

@@ -52,19 +52,22 @@ def measures_of(evaluation: Mapping[str, Any]) -> dict[str, Measured]:
     """The numbers among an evaluation's plain fields; `x`, `x_low` and `x_high` become one with its interval."""
     numbers = {name: value for name, value in evaluation.items() if _is_measured(value)}
     ends = {name + end for name in numbers for end in ("_low", "_high")}
-    return {name: _with_interval(name, numbers) for name in numbers if name not in ends}
+    measures: dict[str, Measured] = {}
+    for name, value in numbers.items():
+        low, high = numbers.get(f"{name}_low"), numbers.get(f"{name}_high")
+        if name in ends:
+            continue
+        if isinstance(value, float) and low is not None and high is not None:
+            measures[name] = (value, low, high)
+        else:
+            measures[name] = value
+    return measures
 
 
 def _is_measured(value: Any) -> bool:
     if isinstance(value, list | tuple):
         return len(value) == 3 and all(_is_measured(each) and not isinstance(each, list | tuple) for each in value)
     return value is None or (isinstance(value, int | float | np.number) and not isinstance(value, bool))
-
-
-def _with_interval(name: str, numbers: Mapping[str, Any]) -> Measured:
-    low, high = numbers.get(f"{name}_low"), numbers.get(f"{name}_high")
-    value: Measured = numbers[name]
-    return value if low is None or high is None or not isinstance(value, float) else (value, low, high)
 
 
 @dataclass(frozen=True)

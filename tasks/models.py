@@ -13,7 +13,6 @@ from urllib.parse import unquote
 from lake.catalogue import write_catalogue
 from lake.errors import LakeError, NoLake, ObjectNotFound
 from lake.lake import Lake, open_lake
-from lake.log import Entry
 from lake.store import open_store
 from lake.versions import Draft
 from model.backbones.names import DEFAULT
@@ -184,7 +183,10 @@ def init_model(lake_uri: str, choice: ModelChoice) -> int:
 
     Raises LakeError where the lake has a model, ModelError where the weights can't be had.
     """
-    newest = _newest_of(lake_uri)
+    try:
+        newest = open_lake(lake_uri).models.newest()
+    except NoLake:
+        newest = None
     if newest is not None and newest.current is not None:
         raise LakeError(
             f"the lake has model {newest.current} already: `vitrine retrain LABELS` makes the next, or use another lake"
@@ -196,13 +198,6 @@ def init_model(lake_uri: str, choice: ModelChoice) -> int:
     lake.models.append("promote", version, based_on=newest, reason="first model, without training")
     write_catalogue(lake)
     return version
-
-
-def _newest_of(lake_uri: str) -> Entry | None:
-    try:
-        return open_lake(lake_uri).models.newest()
-    except NoLake:
-        return None
 
 
 def new_network(choice: ModelChoice) -> tuple[PolarityNetwork, Preprocessing]:

@@ -94,7 +94,12 @@ class Run:
             return
         patience = timedelta(hours=self.runner.lease.wait_hours if wait else 0)
         with self.runner.waiting() as say:
-            lease = acquire(self.lake, self.presence, wait=patience, on_wait=lambda writer: say(_waits_for(writer)))
+            lease = acquire(
+                self.lake,
+                self.presence,
+                wait=patience,
+                on_wait=lambda writer: say(f"waiting for {writer}, which is writing to the lake"),
+            )
         unleased, self.lake, self.lease, failed = self.lake, lease.lake, lease, True
         try:
             yield
@@ -182,10 +187,6 @@ def _opened(around: ExitStack, lake: Lake, flow: str, runner: Runner, source: st
         around.callback(run.presence.stop)
         run.presence.start()
     return run
-
-
-def _waits_for(writer: Writer) -> str:
-    return f"waiting for {writer}, which is writing to the lake"
 
 
 def _show(run: Run) -> None:

@@ -20,6 +20,11 @@ def read_status(lake: Lake) -> dict[str, Any]:
     """The lake in one dictionary, the same for people and programs."""
     serving = lake.serving()
     promoted = lake.models.current()
+    polarity = "no model yet"
+    if serving.model_version is not None:
+        trained = lake.models.manifest(serving.model_version).properties["trained"]
+        polarity = "trained" if trained else "untrained: the scores say nothing until a trained model is promoted"
+    writer = held_by(lake.store)
     with catalogue.connect(lake) as sql:
         counts = _one(
             sql,
@@ -37,22 +42,10 @@ def read_status(lake: Lake) -> dict[str, Any]:
         "promoted_model": promoted,
         "serving_model": serving.model_version,
         "serving_index": serving.index_version,
-        "polarity": _polarity(lake, serving.model_version),
-        "writing": _writing(lake),
+        "polarity": polarity,
+        "writing": str(writer) if writer is not None and is_at_work(lake.store, writer) else "nobody",
         "last_run": last_run,
     }
-
-
-def _polarity(lake: Lake, version: int | None) -> str:
-    if version is None:
-        return "no model yet"
-    trained = lake.models.manifest(version).properties["trained"]
-    return "trained" if trained else "untrained: the scores say nothing until a trained model is promoted"
-
-
-def _writing(lake: Lake) -> str:
-    writer = held_by(lake.store)
-    return str(writer) if writer is not None and is_at_work(lake.store, writer) else "nobody"
 
 
 def _one(sql: Any, query: str) -> dict[str, Any] | None:

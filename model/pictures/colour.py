@@ -57,17 +57,13 @@ def _scaled(image: Image.Image) -> Image.Image:
 
 
 def _from_numbers(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    full = _full_scale(values)
+    """To eight bits. White is what the format does not say: 1 for floats, 255, 65535, or the largest value."""
+    top = float(np.max(values, where=np.isfinite(values), initial=0))
+    usual = (1.0, 255.0, 65535.0) if values.dtype.kind == "f" else (255.0, 65535.0)
+    full = next((full for full in usual if top <= full), top)
     unit = np.clip(np.nan_to_num(values, nan=0.0, posinf=full, neginf=0.0), 0, full) / np.float32(full)
     eight: npt.NDArray[np.uint8] = np.rint(unit * 255).astype(np.uint8)
     return eight
-
-
-def _full_scale(values: npt.NDArray[Any]) -> float:
-    """White in a picture whose format does not say: 1 for floats, 255, 65535, or the largest value."""
-    top = float(np.max(values, where=np.isfinite(values), initial=0))
-    usual = (1.0, 255.0, 65535.0) if values.dtype.kind == "f" else (255.0, 65535.0)
-    return next((full for full in usual if top <= full), top)
 
 
 def _mend_colour_key(image: PngImageFile, depth: int) -> None:

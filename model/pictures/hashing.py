@@ -6,7 +6,6 @@ the hash sees no colour (a shop's red and blue shirt), the thumbnail no detail (
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,8 +76,10 @@ def join_groups(
 
     # Equal hashes first: a shop's thousand placeholder pictures are one, not half a million pairs.
     distinct, first, which = np.unique(hashes, axis=0, return_index=True, return_inverse=True)
-    edges = [_with_the_first_alike(column) for column in (np.array(groups), np.array(sha256s), which.ravel())]
-    edges += [first[pair] for pair in _near_pairs(distinct, max_distance)]
+    edges = [first[pair] for pair in _near_pairs(distinct, max_distance)]
+    for names in (np.array(groups), np.array(sha256s), which.ravel()):
+        _, first, which = np.unique(names, return_index=True, return_inverse=True)
+        edges.append(np.stack([np.arange(len(names)), first[which]]))  # each picture, and the first of its name
     ones, others = np.concatenate(edges, axis=1)
     graph = coo_array((np.ones(len(ones), bool), (ones, others)), shape=(len(groups), len(groups)))
     _, component = connected_components(graph, directed=False)
@@ -87,12 +88,6 @@ def join_groups(
         names_of.setdefault(number, set()).add(name)
     chosen = {number: min(names, key=lambda name: (position(name, seed), name)) for number, names in names_of.items()}
     return np.array([chosen[number] for number in component.tolist()], dtype=np.str_)
-
-
-def _with_the_first_alike(names: NDArray[Any]) -> NDArray[np.int64]:
-    """2×B: each picture, and the first one of the same name."""
-    _, first, which = np.unique(names, return_index=True, return_inverse=True)
-    return np.stack([np.arange(len(names)), first[which]])
 
 
 def _near_pairs(hashes: NDArray[np.uint8], max_distance: int) -> Iterator[NDArray[np.int64]]:

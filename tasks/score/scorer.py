@@ -1,4 +1,4 @@
-"""Keeps a device busy: pictures are decoded ahead of it, what it found is taken away behind it. Knows no lake.
+"""Keeps a device busy: pictures are decoded ahead of it, its answers are taken away behind it. Knows no lake.
 
 One scorer a device stays resident with its network. Shards take turns at it: the next begins to feed the device as
 soon as the last batch of the one before is handed over, while that one's scores are still coming and being written.
@@ -45,8 +45,8 @@ class Watches:
 
     def times(self) -> tuple[StageTime, ...]:
         """How long each was busy. How long it waited only the run knows: shards overlap."""
-        found = (watch.read() for watch in (self.read, self.prepare, self.infer, self.write))
-        return tuple(StageTime(time_.name, time_.busy_s, 0.0) for time_ in found)
+        times = (watch.read() for watch in (self.read, self.prepare, self.infer, self.write))
+        return tuple(StageTime(time_.name, time_.busy_s, 0.0) for time_ in times)
 
 
 class Scorer(ABC):
@@ -68,7 +68,9 @@ class Scorer(ABC):
             Undecodable: one of them is no picture.
             ModelError: the network can't score; see `Predictor`.
         """
-        ahead = read_ahead(_batches(jpegs, self._batch_of(pictures)), READ_AHEAD)
+        pending, size = iter(jpegs), self._batch_of(pictures)
+        batches = iter(lambda: list(islice(pending, size)), [])
+        ahead = read_ahead(batches, READ_AHEAD)
         first = next(ahead, None)  # read before the turn has come
         if first is None:
             return
@@ -239,9 +241,3 @@ def _finished(future: Future[Pending], watches: Watches) -> Predictions:
     predictions = pending.result()
     watches.infer.add(pending.device_s)
     return predictions
-
-
-def _batches(jpegs: Iterable[bytes], size: int) -> Iterator[list[bytes]]:
-    iterator = iter(jpegs)
-    while batch := list(islice(iterator, size)):
-        yield batch

@@ -71,7 +71,11 @@ def asks(parameters: type[Parameters], *, argument: str | None = None) -> Callab
 def _derived(name: str, field: FieldInfo, is_argument: bool) -> inspect.Parameter:
     """A command's parameter for a field."""
     kind, metadata = _unwrapped(field.annotation, field.metadata)
-    texts: dict[str, Any] = {"help": field.description, "metavar": METAVARS.get(name), **_bounds(metadata)}
+    bounds = {"ge": "min", "le": "max"}  # those that Typer knows; pydantic holds the others
+    texts: dict[str, Any] = {
+        typers: getattr(each, ours) for each in metadata for ours, typers in bounds.items() if hasattr(each, ours)
+    }
+    texts |= {"help": field.description, "metavar": METAVARS.get(name)}
     if get_origin(kind) is dict:
         kind, texts["help"] = list[str], f"{field.description} May be repeated."
     shown = typer.Argument(show_default=False, **texts) if is_argument else typer.Option(**texts)
@@ -94,14 +98,10 @@ def _unwrapped(annotation: Any, metadata: list[Any]) -> tuple[Any, list[Any]]:
     return annotation, metadata
 
 
-def _bounds(metadata: list[Any]) -> dict[str, Any]:
-    """The bounds that Typer knows; pydantic holds the others."""
-    names = {"ge": "min", "le": "max"}
-    return {names[name]: getattr(each, name) for each in metadata for name in names if hasattr(each, name)}
-
-
 def _parsed(parameters: type[Parameters], given: Mapping[str, Any], argument: str | None) -> Parameters:
-    values = {name: _assignments(value) if isinstance(value, list) else value for name, value in given.items()}
+    values = {
+        name: dict(map(_assignment, value)) if isinstance(value, list) else value for name, value in given.items()
+    }
     try:
         return parameters(**values)
     except ValidationError as error:
@@ -110,12 +110,8 @@ def _parsed(parameters: type[Parameters], given: Mapping[str, Any], argument: st
         raise typer.BadParameter(f"{option}: {problem}") from error
 
 
-def _assignments(texts: list[str]) -> dict[str, Any]:
-    """name=value, where the value is JSON, or else text."""
-    return dict(map(_assignment, texts))
-
-
 def _assignment(text: str) -> tuple[str, Any]:
+    """name=value, where the value is JSON, or else text."""
     name, equals, value = text.partition("=")
     if not equals:
         raise typer.BadParameter(f"--recipe: expected NAME=VALUE, found {text!r}")

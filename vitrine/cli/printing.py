@@ -80,7 +80,7 @@ def print_rows(
     if not rows:
         console.print("no rows")
         return
-    shown = [[_fixed(row[name], decimals) for name in names] for row in rows[:MOST_ROWS]]
+    shown = [[cell(row[name], decimals=decimals) for name in names] for row in rows[:MOST_ROWS]]
     widths = [max(map(len, column)) for column in zip(names, *shown, strict=True)]
     if console.is_terminal and sum(widths) + 2 * len(widths) > console.width:
         _print_blocks(names, shown)
@@ -111,12 +111,6 @@ def _print_blocks(names: Sequence[str], shown: Sequence[Sequence[str]]) -> None:
             console.print(f"{name:<{width}}  {text}", markup=False)
 
 
-def _fixed(value: Any, decimals: int | None) -> str:
-    if decimals is None or not isinstance(value, float) or not math.isfinite(value):
-        return cell(value)
-    return f"{value:.{decimals}f}"
-
-
 def print_fields(fields: Mapping[str, Any], title: str = "") -> None:
     """Names and values, one a line."""
     if title:
@@ -126,12 +120,13 @@ def print_fields(fields: Mapping[str, Any], title: str = "") -> None:
         console.print(f"  {name:<{width}}  {cell(value, most=200)}", markup=False)
 
 
-def cell(value: Any, most: int = MOST_CELL) -> str:
-    """A value as a person reads it in a table."""
+def cell(value: Any, most: int = MOST_CELL, decimals: int | None = None) -> str:
+    """A value as a person reads it in a table; floats of four digits that count, or of so many decimals."""
     if value is None:
         return "–"
     if isinstance(value, float):
-        return f"{value:.4g}" if math.isfinite(value) else str(value)
+        digits = ".4g" if decimals is None else f".{decimals}f"
+        return f"{value:{digits}}" if math.isfinite(value) else str(value)
     if isinstance(value, datetime):
         return value.strftime("%Y-%m-%d %H:%M:%S")
     if isinstance(value, bytes | bytearray):

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from tasks.score.stage import ScoreSummary
     from tasks.search.near_duplicates import NearDuplicatesReport
     from tasks.search.queries import SearchAnswer
-    from tasks.timing import StageTime
     from vitrine.demo.run import Demo
 
 NEIGHBOUR_COLUMNS = ("image_key", "similarity", "polarity", "label")
@@ -53,14 +52,10 @@ def print_index(summary: IndexSummary) -> None:
         if summary.recall_at_10 is not None:
             measured = f", recall@10 {summary.recall_at_10:.3f}, {summary.latency_ms:.2f} ms a search"
         console.print(f"index   version {summary.index_version} published: {summary.rows} pictures{measured}")
-        console.print(f"        {_built(summary)}", markup=False)
-
-
-def _built(summary: IndexSummary) -> str:
-    shards = "shard" if summary.shards_written == 1 else "shards"
-    megabytes = summary.bytes_written / 1e6
-    written = f"{summary.shards_written} {shards} written ({megabytes:.1f} MB), {summary.shards_kept} kept"
-    return f"{written}; built anew: {summary.rebuild_reason}" if summary.rebuild_reason else written
+        shards = "shard" if summary.shards_written == 1 else "shards"
+        written = f"{summary.shards_written} {shards} written ({summary.bytes_written / 1e6:.1f} MB)"
+        reason = f"; built anew: {summary.rebuild_reason}" if summary.rebuild_reason else ""
+        console.print(f"        {written}, {summary.shards_kept} kept{reason}", markup=False)
 
 
 def print_night(night: NightSummary) -> None:
@@ -76,17 +71,12 @@ def print_times(night: NightSummary) -> None:
     speed = "" if night.pictures_per_second is None else f", {night.pictures_per_second:.0f} pictures/s"
     held = "" if night.bottleneck is None else f"; held up by: {night.bottleneck}"
     console.print(f"time    {night.seconds:.1f} s{speed}{held}", markup=False)
-    shares = [
-        _share(spent, night.seconds)
-        for spent in sorted(night.stage_times, key=lambda spent: -spent.busy_s)
-        if spent.busy_s >= LEAST_SHARE * night.seconds
-    ]
+    shares, least = [], LEAST_SHARE * night.seconds
+    for spent in sorted(night.stage_times, key=lambda spent: -spent.busy_s):
+        if spent.busy_s >= least:
+            waiting = f" (waiting {spent.waiting_s / night.seconds:.0%})" if spent.waiting_s >= least else ""
+            shares.append(f"{spent.name} {spent.busy_s / night.seconds:.0%}{waiting}")
     console.print(f"        {', '.join(shares)}", markup=False)
-
-
-def _share(spent: StageTime, seconds: float) -> str:
-    waiting = f" (waiting {spent.waiting_s / seconds:.0%})" if spent.waiting_s >= LEAST_SHARE * seconds else ""
-    return f"{spent.name} {spent.busy_s / seconds:.0%}{waiting}"
 
 
 def print_plan(plan: Mapping[str, Any]) -> None:

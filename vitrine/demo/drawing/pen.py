@@ -140,8 +140,12 @@ class Pen:
         corner: float = 2.0, bulge: Bulge = "tube", gloss: float = 0.3,
     ) -> None:  # fmt: skip
         """A rectangle with corners rounded by about `corner` units."""
-        corners = [(right, bottom), (left, bottom), (left, top), (right, top)]
-        self.shape([p for i, at in enumerate(corners) for p in _round_corner(at, i, corner)], fill, bulge, gloss)
+        outline: list[Point] = []
+        corners = [(right, bottom, -1, -1), (left, bottom, 1, -1), (left, top, 1, 1), (right, top, -1, 1)]
+        for quarter, (x, y, right_by, down_by) in enumerate(corners):
+            turns = (quarter / 4, quarter / 4 + 0.25)
+            outline += oval_points(x + right_by * corner, y + down_by * corner, corner, corner, turns)[::8]
+        self.shape(outline, fill, bulge, gloss)
 
     def lathe(self, profile: Sequence[Point], fill: Colour | Image.Image, gloss: float = 0.3) -> None:
         """A solid of revolution about x = 50; the profile holds (radius, y) from the top down."""
@@ -172,12 +176,6 @@ _TEMPLATES: dict[Bulge, Image.Image] = {
     "roll": _bulge_template("roll"),
     "ball": _bulge_template("ball"),
 }
-
-
-def _round_corner(corner: Point, quarter: int, radius: float) -> list[Point]:
-    inward = [(-1, -1), (1, -1), (1, 1), (-1, 1)][quarter]
-    centre = corner[0] + inward[0] * radius, corner[1] + inward[1] * radius
-    return oval_points(*centre, radius, radius, (quarter / 4, quarter / 4 + 0.25))[::8]
 
 
 def _draw_mask(points: list[Point], width: float, size: np.ndarray[tuple[int, ...], np.dtype[np.int_]]) -> Image.Image:
