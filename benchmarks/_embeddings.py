@@ -7,14 +7,16 @@ clustered and of low intrinsic dimension, and a query's neighbours are other mem
 from it: harder than photographs of products, of which several show the same thing.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
-Floats = npt.NDArray[np.float32]
-Kinds = npt.NDArray[np.int64]
+Floats = NDArray[np.float32]
+Kinds = NDArray[np.int64]
 
 LATENT = 128
 DECAY = 0.98  # of the standard deviation, from one latent dimension to the next

@@ -16,8 +16,8 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from benchmarks.night import night_of
 from index.arrays import Floats
@@ -48,7 +48,7 @@ def read_embeddings(lake_uri: str, pattern: str) -> tuple[Floats, list[str], lis
     return embeddings[has], [keys[row] for row in chosen], [products[row] for row in chosen]
 
 
-def neighbours(searcher: Searcher, nprobe: int, factor: int) -> npt.NDArray[np.int64]:
+def neighbours(searcher: Searcher, nprobe: int, factor: int) -> NDArray[np.int64]:
     """The K nearest others of every row, N×K."""
     rows = np.arange(len(searcher))
     others = RowFilter(own_row=rows)
@@ -56,7 +56,7 @@ def neighbours(searcher: Searcher, nprobe: int, factor: int) -> npt.NDArray[np.i
     return np.concatenate([each.rows for each in answers])
 
 
-def found_of_product(near: npt.NDArray[np.int64], products: npt.NDArray[np.str_]) -> tuple[Floats, Floats]:
+def found_of_product(near: NDArray[np.int64], products: NDArray[np.str_]) -> tuple[Floats, Floats]:
     """For each row: whether the nearest other shows its product; the share of the product's others among ten."""
     same = products[near] == products[:, None]
     others = np.array([np.count_nonzero(products == product) - 1 for product in products])
@@ -88,7 +88,7 @@ def main() -> None:
         report(Path(folder), vectors, keys, products, asked.metric)
 
 
-def report(folder: Path, vectors: Floats, keys: list[str], products: npt.NDArray[np.str_], metric: Metric) -> None:
+def report(folder: Path, vectors: Floats, keys: list[str], products: NDArray[np.str_], metric: Metric) -> None:
     """One line a kind of index."""
     names = np.unique(products)
     print(f"\n{len(vectors)} pictures of {len(names)} products, {vectors.shape[1]} dimensions, {metric}\n")

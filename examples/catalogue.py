@@ -6,6 +6,8 @@ A DuckDB relation prints itself, and becomes Arrow by `.to_arrow_table()` or Pol
 """
 
 # %% The lake, as it is committed now. In a notebook: keep the `with` open by `contextlib.ExitStack().enter_context`.
+from __future__ import annotations
+
 import sys
 from contextlib import ExitStack
 

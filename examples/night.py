@@ -5,6 +5,8 @@
 The first night makes the lake and gives it a small untrained model, with which similarity search works.
 """
 
+from __future__ import annotations
+
 import sys
 
 import vitrine

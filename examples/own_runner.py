@@ -5,6 +5,8 @@
 Any class with the methods of `vitrine.Runner` carries out a stage: it may send the units of `map` to other machines.
 """
 
+from __future__ import annotations
+
 import sys
 import time
 from collections.abc import Callable

@@ -5,6 +5,8 @@
 Reads the published index, verified before it is opened; needs neither torch nor a server.
 """
 
+from __future__ import annotations
+
 import sys
 
 import vitrine

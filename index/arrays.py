@@ -1,14 +1,16 @@
 """The arrays that this package computes with: vectors, row numbers, masks; and how large ones are walked through."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
-Floats = npt.NDArray[np.float32]
-Halves = npt.NDArray[np.float16]
-Rows = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
+Floats = NDArray[np.float32]
+Halves = NDArray[np.float16]
+Rows = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 
 BLOCK_BYTES = 64 << 20
 # Sign and the 15 other bits of an fp16, sign-extended to 32 and shifted left by 13: what lies between is dropped.

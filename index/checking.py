@@ -5,12 +5,14 @@ faiss accepts NaN, zero vectors and values beyond fp16 in silence, so they are r
 Shapes: N rows, D dimension.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import ArrayLike
 
 from index.arrays import Floats, Rows, blocks
 from index.errors import BadVectors
@@ -31,7 +33,7 @@ def as_compared(vectors: Floats, spec: IndexSpec) -> Floats:
     return unit
 
 
-def of_dimension(vectors: npt.ArrayLike, spec: IndexSpec) -> Floats:
+def of_dimension(vectors: ArrayLike, spec: IndexSpec) -> Floats:
     """The vectors as float32. Raises BadVectors where they are not of shape N×D."""
     array = np.asarray(vectors, dtype=np.float32)
     if array.ndim != 2 or array.shape[1] != spec.dimension:

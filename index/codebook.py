@@ -6,10 +6,12 @@ when what comes in no longer fits it.
 Shapes: N rows, D dimension.
 """
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import faiss
-import numpy.typing as npt
+from numpy.typing import ArrayLike
 
 from index.checking import as_compared, of_dimension, refuse_bad_rows
 from index.errors import BadVectors
@@ -19,7 +21,7 @@ from index.spec import IndexSpec
 CODEBOOK = "codebook.faiss"
 
 
-def train_codebook(sample: npt.ArrayLike, spec: IndexSpec, *, seed: int) -> bytes:
+def train_codebook(sample: ArrayLike, spec: IndexSpec, *, seed: int) -> bytes:
     """Learn the rotation, the lists and the codes of `spec`; return the empty index, serialized.
 
     Train once and hand the same bytes to every `write_shard`: PCA differs in its last bits with the number of
@@ -57,7 +59,7 @@ def write_codebook(directory: Path, codebook: bytes) -> str:
     return CODEBOOK
 
 
-def mean_coarse_distance(codebook: bytes, vectors: npt.ArrayLike, spec: IndexSpec) -> float:
+def mean_coarse_distance(codebook: bytes, vectors: ArrayLike, spec: IndexSpec) -> float:
     """The mean squared distance of vectors to their list's centroid.
 
     Compare new rows with the training sample: above 1.2 times, the codebook no longer fits what comes in,

@@ -3,6 +3,8 @@
 A file is the sha256 of the codebook and then faiss's inverted lists, compressed.
 """
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path

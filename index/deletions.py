@@ -1,5 +1,7 @@
 """Which rows of a version's shards are deleted: they lie in the shards' files, and search never answers with them."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
 

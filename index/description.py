@@ -1,5 +1,7 @@
 """`index.json`: what a version consists of and how it is searched. Nothing else of a version is opened first."""
 
+from __future__ import annotations
+
 import json
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path

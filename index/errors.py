@@ -9,6 +9,8 @@ IndexingError
 └── BelowTarget  refuse to publish: no setting of the search finds enough
 """
 
+from __future__ import annotations
+
 
 class IndexingError(Exception):
     """The root of everything that this package raises on purpose."""

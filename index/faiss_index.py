@@ -1,5 +1,7 @@
 """faiss's own index behind an IndexSpec: its parts, and how its bytes are read without being trusted."""
 
+from __future__ import annotations
+
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager

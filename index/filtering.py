@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import ArrayLike
 
 from index.arrays import Mask, Rows
 from index.errors import UnknownColumn, UnknownKey
@@ -102,7 +102,7 @@ def rows_with(
 
 def search_filtered(
     searcher: Searcher,
-    queries: npt.ArrayLike,
+    queries: ArrayLike,
     k: int,
     rows: RowFilter,
     *,

@@ -4,6 +4,8 @@ Estimates are upper bounds of what a process holds for itself. Memory-mapped vec
 keeps them while it has room and drops them when it has none.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 from index.arrays import BLOCK_BYTES

@@ -3,6 +3,8 @@
 Their checksums are verified by whoever fetched them; this finds what contradicts, and never crashes on what is damaged.
 """
 
+from __future__ import annotations
+
 import logging
 import tokenize
 from pathlib import Path

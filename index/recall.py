@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from statistics import NormalDist
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
 from index.arrays import Mask, Rows
 from index.searching import Neighbours, Searcher
@@ -121,7 +121,7 @@ class HeldOutQueries:
         at_10 = self._recall(nprobe, rerank_factor, K)
         return all(lower_bound(at_10[places]) >= target for places in (self.everywhere, *self.slices.values()))
 
-    def _recall(self, nprobe: int, rerank_factor: int, k: int) -> npt.NDArray[np.float64]:
+    def _recall(self, nprobe: int, rerank_factor: int, k: int) -> NDArray[np.float64]:
         if (nprobe, rerank_factor) not in self._answers:
             own = self.truth.queries
             queries = self.searcher.vectors(own)
@@ -138,7 +138,7 @@ class HeldOutQueries:
         return 1000 * float(np.median(seconds)) if seconds else 0.0
 
 
-def recall(answers: Neighbours, truth: Neighbours, k: int) -> npt.NDArray[np.float64]:
+def recall(answers: Neighbours, truth: Neighbours, k: int) -> NDArray[np.float64]:
     """The share of each query's k nearest that the answers hold, Q values in [0, 1].
 
     Counted by distance, not by row: of ten copies of one picture, any is as right as another.
@@ -149,11 +149,11 @@ def recall(answers: Neighbours, truth: Neighbours, k: int) -> npt.NDArray[np.flo
     farthest = truth.similarity[:, k - 1 : k]
     slack = TIE * np.maximum(1, np.abs(farthest))
     hits = (answers.similarity[:, :k] >= farthest - slack).sum(axis=1)
-    share: npt.NDArray[np.float64] = hits / k
+    share: NDArray[np.float64] = hits / k
     return share
 
 
-def lower_bound(recalls: npt.NDArray[np.float64]) -> float:
+def lower_bound(recalls: NDArray[np.float64]) -> float:
     """The one-sided bound of the mean over queries, not over neighbours: the ten of one query miss together."""
     if len(recalls) < 2:
         return float(recalls.mean()) if len(recalls) else 1.0

@@ -4,6 +4,8 @@ Knows counts and distances, not files. The rules are those of a log-structured s
 what leaves it is marked as deleted, and now and then some shards are written again without what left them.
 """
 
+from __future__ import annotations
+
 import math
 from collections import defaultdict
 from collections.abc import Sequence

@@ -6,6 +6,8 @@ vectors, memory-mapped, rank them. Knows rows and keys, not pictures, models or 
 Shapes: Q queries, D dimension, K neighbours, R candidates.
 """
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +15,9 @@ from typing import Any, Self
 
 import faiss
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import ArrayLike
 
 from index.arrays import Floats, Mask, Rows, blocks
 from index.checking import as_compared, bad_rows
@@ -74,12 +76,12 @@ class Searcher:
 
     def search(
         self,
-        queries: npt.ArrayLike,
+        queries: ArrayLike,
         k: int,
         *,
         nprobe: int | None = None,
         rerank_factor: int | None = None,
-        keep: npt.ArrayLike | None = None,
+        keep: ArrayLike | None = None,
     ) -> Neighbours:
         """Find the `k` rows nearest to each query, among the rows that `keep` names.
 
@@ -107,13 +109,13 @@ class Searcher:
         nprobe = math.ceil(nprobe * self.rows / kept)
         return self._ranked(compared, self._candidates(compared, k, k * factor, nprobe, mask), k)
 
-    def exact(self, queries: npt.ArrayLike, k: int, *, keep: npt.ArrayLike | None = None) -> Neighbours:
+    def exact(self, queries: ArrayLike, k: int, *, keep: ArrayLike | None = None) -> Neighbours:
         """Find the same as `search` by comparing with every row: the truth to measure against."""
         compared, mask = self._checked(queries, k, keep)
         kept = self.rows if mask is None else int(np.count_nonzero(mask))
         return self._exhaustive(compared, min(k, kept), mask)
 
-    def keys(self, rows: npt.ArrayLike) -> pa.Table:
+    def keys(self, rows: ArrayLike) -> pa.Table:
         """The keys and columns of rows, in the order asked for."""
         return self.table.take(pa.array(self._checked_rows(rows)))
 
@@ -128,11 +130,11 @@ class Searcher:
             raise UnknownKey(self._unknown(image_key))
         return row
 
-    def vectors(self, rows: npt.ArrayLike) -> Floats:
+    def vectors(self, rows: ArrayLike) -> Floats:
         """The vectors of rows, float32 N×D: of length 1 under cosine, to fp16's precision."""
         return self._gather(self._checked_rows(rows))
 
-    def similarity(self, row: int, others: npt.ArrayLike) -> Floats:
+    def similarity(self, row: int, others: ArrayLike) -> Floats:
         """How near other rows are to one, float32 N: the same number that a search for it gives."""
         near: Floats = self._similarity(self.vectors([row]), self.vectors(others)[None])[0]
         return near
@@ -145,7 +147,7 @@ class Searcher:
         lists: Any = untyped.downcast_InvertedLists(inverted_file(self._codes).invlists)
         return float(lists.imbalance_factor())
 
-    def _checked(self, queries: npt.ArrayLike, k: int, keep: npt.ArrayLike | None) -> tuple[Floats, Mask | None]:
+    def _checked(self, queries: ArrayLike, k: int, keep: ArrayLike | None) -> tuple[Floats, Mask | None]:
         array = np.asarray(queries, dtype=np.float32)
         if array.ndim != 2 or array.shape[1] != self.spec.dimension:
             raise BadVectors(f"expected queries of shape (Q, {self.spec.dimension}), found {array.shape}")
@@ -157,7 +159,7 @@ class Searcher:
             raise ValueError(f"keep: expected {self.rows} bools, found {mask.dtype} of {mask.shape}")
         return as_compared(array, self.spec), mask
 
-    def _checked_rows(self, rows: npt.ArrayLike) -> Rows:
+    def _checked_rows(self, rows: ArrayLike) -> Rows:
         array = np.asarray(rows, dtype=np.int64)
         if array.ndim != 1 or (array.size and not 0 <= array.min() <= array.max() < self.rows):
             raise IndexError(f"expected a list of rows in 0..{self.rows - 1}, found {rows!r}")

@@ -6,6 +6,8 @@ deleted. Knows local directories only; everything is checked before anything is 
 Shapes: N rows, D dimension.
 """
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Sequence
 from itertools import accumulate, pairwise
@@ -13,8 +15,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
+from numpy.typing import ArrayLike
 from pyarrow import parquet
 
 from index.arrays import Floats, blocks
@@ -84,7 +86,7 @@ def write_index(
 
 
 def write_shard(
-    directory: Path, number: int, vectors: npt.ArrayLike, keys: pa.Table, codebook: bytes | None, spec: IndexSpec
+    directory: Path, number: int, vectors: ArrayLike, keys: pa.Table, codebook: bytes | None, spec: IndexSpec
 ) -> IndexShard:
     """Check and write one shard; row i of `vectors` belongs to row i of `keys`.
 

@@ -4,6 +4,8 @@ Knows nothing about files or searching. Sizes follow docs and measurements, not 
 choose candidates, and exact distances of the fp16 vectors rank them.
 """
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
 from typing import Any, Literal, Self, get_args

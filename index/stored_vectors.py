@@ -3,6 +3,8 @@
 Shapes: N rows, D dimension. Deleted rows lie in the files and are never counted, gathered or compared.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from typing import Any
 

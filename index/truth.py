@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
+from numpy.typing import NDArray
 from pyarrow import parquet
 
 from index.arrays import Floats, Rows
@@ -57,7 +57,7 @@ class Truth:
         """The k nearest others, Q×min(k, T)."""
         return Neighbours(self.neighbours.rows[:, :k], self.neighbours.similarity[:, :k])
 
-    def of(self, chosen: npt.NDArray[Any]) -> Truth:
+    def of(self, chosen: NDArray[Any]) -> Truth:
         """The truth of some of the queries, by their places or a mask."""
         neighbours = Neighbours(self.neighbours.rows[chosen], self.neighbours.similarity[chosen])
         return Truth(self.queries[chosen], neighbours, self.floor[chosen])

@@ -1,5 +1,7 @@
 """Chooses the quickest setting of a search that finds enough: how many lists, and how many candidates a neighbour."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial

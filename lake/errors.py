@@ -13,6 +13,8 @@ LakeError                  stop the run; the message is one line that says what 
 └── CorruptFile            size or sha256 differ from the manifest; never open the file
 """
 
+from __future__ import annotations
+
 
 class LakeError(Exception):
     """Stops the run. The message is one line: what was expected, what was found, what to do."""

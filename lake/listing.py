@@ -128,14 +128,16 @@ class _Ranges:
                 return
             ahead = self._cuts(last, until) if number + 1 == PAGES_BEFORE_CUTTING else ()
             if ahead:
-                return self._submit([last, *ahead], until)
+                self._submit([last, *ahead], until)
+                return
 
     def _give(self, page: pa.RecordBatch | BaseException | None) -> None:
         while not self._stopped.is_set():
             try:
-                return self._pending.put(page, timeout=0.1)
+                self._pending.put(page, timeout=0.1)
             except queue.Full:
                 continue
+            return
 
 
 def _files(root: str, prefix: str) -> Iterator[Listed]:

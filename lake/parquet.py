@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 
 def encode_parquet(rows: pa.Table) -> bytes:
@@ -40,7 +41,7 @@ def _leaf_paths(prefix: str, kind: pa.DataType) -> list[str]:
     return [prefix]
 
 
-def round_to_bfloat16(values: np.ndarray) -> np.ndarray:
+def round_to_bfloat16(values: NDArray[np.floating]) -> NDArray[np.float32]:
     """Float32 values rounded (to nearest, ties to even) to what bfloat16 holds, still as float32.
 
     The low 16 bits become zero, which zstd stores for nearly nothing.
@@ -49,5 +50,5 @@ def round_to_bfloat16(values: np.ndarray) -> np.ndarray:
     bits = floats.view(np.uint32)
     rounded = bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
     rounded = np.where(np.isnan(floats), np.uint32(0x7FC00000), rounded)  # the sum makes of some an infinity or a zero
-    result: np.ndarray = (rounded & np.uint32(0xFFFF0000)).view(np.float32)
+    result: NDArray[np.float32] = (rounded & np.uint32(0xFFFF0000)).view(np.float32)
     return result

@@ -1,5 +1,7 @@
 """The columns of the lake's tables, in the order in which they are written."""
 
+from __future__ import annotations
+
 import pyarrow as pa
 
 UTC_TIME = pa.timestamp("us", tz="UTC")

@@ -3,6 +3,8 @@
 Shapes: B pictures; S the side of `Preprocessing.image_size`; h×w the backbone's positions (S/32, rounded up).
 """
 
+from __future__ import annotations
+
 import numpy as np
 import torch
 from numpy.typing import NDArray

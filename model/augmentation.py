@@ -1,5 +1,7 @@
 """Changes pictures in ways that leave their emotion alone: mirrored, zoomed, a little brighter or darker."""
 
+from __future__ import annotations
+
 import torch
 from torch import Tensor, nn
 

@@ -1,5 +1,7 @@
 """A running average of the weights (EMA) that suits short runs."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 
 import torch

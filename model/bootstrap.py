@@ -3,6 +3,8 @@
 Pictures of one product are alike, so that drawing single pictures would promise more certainty than there is.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from typing import Any
 

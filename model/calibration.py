@@ -4,6 +4,8 @@ logit(p') = logit(p) / T, with one number T fitted on validation pictures. T > 1
 sharpens a timid one; the order of the pictures and every answer at 0.5 stay.
 """
 
+from __future__ import annotations
+
 import math
 
 import numpy as np

@@ -5,6 +5,8 @@ all, is the store's business. Every random number of a run follows from its seed
 count of steps stands for the state of all generators.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import logging
@@ -51,7 +53,7 @@ class RunIdentity:
     """The fingerprint of the weights that the run starts from."""
     processes: int
 
-    def differences(self, other: "RunIdentity") -> list[str]:
+    def differences(self, other: RunIdentity) -> list[str]:
         """The names of what is not the same."""
         return [name for name, value in asdict(self).items() if value != getattr(other, name)]
 
@@ -73,7 +75,7 @@ class Checkpoint:
         return bytes(safetensors.torch.save(tensors, metadata))
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> "Checkpoint":
+    def from_bytes(cls, data: bytes) -> Checkpoint:
         """The inverse of `to_bytes`; raises _Damaged."""
         try:
             tensors = safetensors.torch.load(data)

@@ -1,5 +1,7 @@
 """Names that a person chooses from, for those who must not wait for torch to be imported."""
 
+from __future__ import annotations
+
 from typing import Literal
 
 Precision = Literal["auto", "float32", "bfloat16"]

@@ -1,5 +1,7 @@
 """The devices of this machine: which one computes, and how long it is at it."""
 
+from __future__ import annotations
+
 import time
 
 import torch
@@ -41,7 +43,7 @@ class DeviceClock:
         if self._event is not None:
             self._event.synchronize()
 
-    def seconds_after(self, other: "DeviceClock") -> float:
+    def seconds_after(self, other: DeviceClock) -> float:
         """How long the device took from the other moment to this one."""
         if self._event is None or other._event is None:
             return self._at - other._at

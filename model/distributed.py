@@ -3,6 +3,8 @@
 Knows torch.distributed, whose process group the caller has opened; reads no environment.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np

@@ -9,6 +9,8 @@
 A bare ModelError says what to change in the call: a device that is not there, a download that failed.
 """
 
+from __future__ import annotations
+
 
 class ModelError(Exception):
     """What `model` raises when its caller can do something about it."""

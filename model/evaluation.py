@@ -4,6 +4,8 @@ Shapes: B pictures; G groups (products) of pictures. Intervals are 95% intervals
 (`model.bootstrap`). A measure without meaning (one class only) is None, never NaN.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any

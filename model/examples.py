@@ -3,6 +3,8 @@
 Shapes: n pictures in all; S the side of `Preprocessing.image_size`.
 """
 
+from __future__ import annotations
+
 import hashlib
 import math
 from collections.abc import Sequence

@@ -1,5 +1,7 @@
 """BatchNorms of a trained network folded into the convolutions before them: the same answers but for rounding."""
 
+from __future__ import annotations
+
 import copy
 from itertools import pairwise
 

@@ -1,5 +1,7 @@
 """Whether a candidate may become the current model. Pure: measures and a policy in, a decision out."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any

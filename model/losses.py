@@ -3,6 +3,8 @@
 Shapes: B pictures; the two columns of every B×2 are negative, positive.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import NamedTuple
 

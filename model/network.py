@@ -7,6 +7,8 @@ size of the embedding. Of the two polarities, index 0 is
 negative and index 1 is positive, everywhere.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
@@ -50,7 +52,7 @@ class NetworkConfig:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> "NetworkConfig":
+    def from_dict(cls, fields: Mapping[str, Any]) -> NetworkConfig:
         """The inverse of `to_dict`.
 
         Raises:

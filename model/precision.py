@@ -1,5 +1,7 @@
 """In which numbers a network computes on a device."""
 
+from __future__ import annotations
+
 from contextlib import AbstractContextManager
 
 import torch

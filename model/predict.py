@@ -3,6 +3,8 @@
 Shapes: B pictures; S the side of `Preprocessing.image_size`; E the size of the embedding.
 """
 
+from __future__ import annotations
+
 import logging
 import threading
 from collections.abc import Callable, Sequence
@@ -52,7 +54,7 @@ class Predictions:
         return answers_of(self.polarity)
 
     @classmethod
-    def concatenate(cls, parts: Sequence["Predictions"]) -> "Predictions":
+    def concatenate(cls, parts: Sequence[Predictions]) -> Predictions:
         """The rows of at least one part, in order."""
         columns = ("polarity", "negative_intensity", "positive_intensity", "embedding")
         return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in columns))

@@ -3,6 +3,8 @@
 Shapes: a picture is uint8 H×W×3; S is `image_size`, the side of the network's square input, in pixels.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -46,7 +48,7 @@ class Preprocessing:
         return asdict(self) | {"mean": list(self.mean), "std": list(self.std)}
 
     @classmethod
-    def from_dict(cls, fields: Mapping[str, Any]) -> "Preprocessing":
+    def from_dict(cls, fields: Mapping[str, Any]) -> Preprocessing:
         """The inverse of `to_dict`.
 
         Raises:
@@ -59,7 +61,7 @@ class Preprocessing:
         """H×W×3 → 3×S×S, antialiased: each output pixel averages all that it covers."""
         return np.ascontiguousarray(self.resized(rgb).numpy())
 
-    def resized(self, rgb: NDArray[np.uint8]) -> "Tensor":
+    def resized(self, rgb: NDArray[np.uint8]) -> Tensor:
         """What `resize` gives, as a tensor whose channels lie together: 3×S×S.
 
         What Pillow gives within 2 of 255, five times as fast, and other threads run meanwhile.
@@ -72,7 +74,7 @@ class Preprocessing:
             size = (self.image_size, self.image_size)
             return interpolate(batch, size, mode=self.interpolation, antialias=True).squeeze(0)
 
-    def normalise(self, batch: "Tensor") -> "Tensor":
+    def normalise(self, batch: Tensor) -> Tensor:
         """B×3×S×S of 0 to 255, uint8 or float, on any device → float32 there. The input is unchanged."""
         pixels = batch.float()
         scale = pixels.new_tensor(self.std).mul_(255).view(3, 1, 1)
@@ -80,7 +82,7 @@ class Preprocessing:
         return (pixels - shift).div_(scale)
 
 
-def to_tensor(array: NDArray[np.uint8]) -> "Tensor":
+def to_tensor(array: NDArray[np.uint8]) -> Tensor:
     """The same numbers as a tensor, in the same memory where it may be written to."""
     from torch import from_numpy
 

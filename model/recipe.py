@@ -1,5 +1,7 @@
 """Every choice of a training run, and what follows from it: which weights learn how fast, and when."""
 
+from __future__ import annotations
+
 import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, get_args

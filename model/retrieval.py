@@ -3,6 +3,8 @@
 Shapes: N pictures; E numbers an embedding.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

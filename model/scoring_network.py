@@ -3,6 +3,8 @@
 Equal to the trained network but for rounding; tests/test_folding.py holds the tolerances.
 """
 
+from __future__ import annotations
+
 import copy
 
 import torch

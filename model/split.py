@@ -8,6 +8,8 @@ still held out. Were they dealt anew, the incumbent would be measured on picture
 would look better than it is.
 """
 
+from __future__ import annotations
+
 import hashlib
 from dataclasses import dataclass
 from itertools import combinations

@@ -3,6 +3,8 @@
 Shapes: n pictures in all, B in a process's part of a batch; S the side of `Preprocessing.image_size`.
 """
 
+from __future__ import annotations
+
 import json
 import logging
 import time

@@ -3,6 +3,8 @@
 Knows bytes and networks; where the bytes are kept is another's business.
 """
 
+from __future__ import annotations
+
 from collections.abc import Collection, Mapping
 
 import safetensors

@@ -1,5 +1,7 @@
 """The plots and tables of a model's answers on the held-out pictures."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -27,7 +29,7 @@ class HeldOutRows:
     left_out: int
 
     @classmethod
-    def of(cls, data: PageData) -> "HeldOutRows":
+    def of(cls, data: PageData) -> HeldOutRows:
         """The page's rows without those that are left out; an incumbent that is not a number somewhere has no curve."""
         columns = [data.polarity, data.positive_intensity, data.negative_intensity]
         polarity, positive, negative = (np.asarray(column, np.float64) for column in columns)

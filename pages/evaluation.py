@@ -3,6 +3,8 @@
 Knows arrays, bytes and words; no lake, no network of neurons.
 """
 
+from __future__ import annotations
+
 from pathlib import Path
 
 from pages.answers import HeldOutRows, confusion, correlations, panels, slices

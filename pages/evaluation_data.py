@@ -3,6 +3,8 @@
 Shapes: B held-out pictures; h×w an attention map.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any

@@ -1,5 +1,7 @@
 """Small helpers of every page: filling in a template, and words, numbers and pictures as a page shows them."""
 
+from __future__ import annotations
+
 import base64
 from collections.abc import Mapping
 from pathlib import Path

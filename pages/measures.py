@@ -1,5 +1,7 @@
 """Measures as a page shows them: a value with its interval, in words, beside the incumbent's, and on a strip."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -82,7 +84,7 @@ class Number:
     width: float | None
 
     @classmethod
-    def of(cls, measured: Measured) -> "Number":
+    def of(cls, measured: Measured) -> Number:
         """The value in words; on the strip only where it is a share, with the interval's bar where it has one."""
         value, low, high = _parts(measured)
         interval = f"{_text(low)} to {_text(high)}" if math.isfinite(low) and math.isfinite(high) else ""

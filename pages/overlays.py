@@ -1,5 +1,7 @@
 """Lays an attention map over a picture, as a small JPEG. Knows arrays and bytes; no network, no page."""
 
+from __future__ import annotations
+
 import io
 
 import numpy as np

@@ -3,6 +3,8 @@
 Shapes: B held-out pictures; `labels` are 0 and 1, `polarity` is P(positive), both finite.
 """
 
+from __future__ import annotations
+
 import io
 import re
 import threading

@@ -1,5 +1,7 @@
 """The pictures that a model got most wrong, each beside where its two branches look."""
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
 

@@ -8,6 +8,8 @@ TaskError
 └── CountsDisagree  a run lost count of its pictures; what it has not committed stays invisible
 """
 
+from __future__ import annotations
+
 
 class TaskError(Exception):
     """Stops the run. The message is one line: what was expected, what was found, what to do."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from lake.store import Store
 from tasks.timing import Stopwatch
@@ -52,7 +53,9 @@ def _files(urls: pa.ChunkedArray) -> Iterator[tuple[str, slice]]:
         yield encoded.dictionary[int(indices[start])].as_py(), slice(start, end)
 
 
-def _row_groups(file: pq.ParquetFile, column: str, wanted: np.ndarray, watch: Stopwatch) -> Iterator[pa.ChunkedArray]:
+def _row_groups(
+    file: pq.ParquetFile, column: str, wanted: NDArray[np.int64], watch: Stopwatch
+) -> Iterator[pa.ChunkedArray]:
     first = 0
     for group in range(file.num_row_groups):
         count = file.metadata.row_group(group).num_rows

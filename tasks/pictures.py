@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from model.pictures.decode import decode, encode_jpeg
 from tasks.models import predictor
@@ -39,7 +40,9 @@ def read_picture(data: bytes) -> StoredPicture:
     return StoredPicture(picture.width, picture.height, picture.format, encode_jpeg(picture.rgb, quality=JPEG_QUALITY))
 
 
-def embed(data: bytes, lake: Lake, model_version: int, device: str, precision: ScoringPrecision = "auto") -> np.ndarray:
+def embed(
+    data: bytes, lake: Lake, model_version: int, device: str, precision: ScoringPrecision = "auto"
+) -> NDArray[np.float32]:
     """The embedding of any picture, float32 of the model's embedding size, made as the catalogue's were.
 
     Raises:
@@ -48,11 +51,11 @@ def embed(data: bytes, lake: Lake, model_version: int, device: str, precision: S
     stored = read_picture(data)  # first: a file that is no picture should not cost loading the network
     model = predictor(lake, model_version, device, precision)
     pixels = prepare(stored.pixels, model)
-    embedding: np.ndarray = model.predict(pixels[np.newaxis]).embedding[0]
+    embedding: NDArray[np.float32] = model.predict(pixels[np.newaxis]).embedding[0]
     return embedding
 
 
-def prepare(pixels: bytes, model: Predictor) -> np.ndarray:
+def prepare(pixels: bytes, model: Predictor) -> NDArray[np.uint8]:
     """Stored pixels as the network wants them: uint8 3×S×S."""
     from model.pictures.stored import prepare
 

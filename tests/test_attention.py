@@ -1,5 +1,7 @@
 """Attention maps are the network's own, in its order; a peak stands where the map is highest."""
 
+from __future__ import annotations
+
 import math
 
 import numpy as np

@@ -1,5 +1,7 @@
 """A backbone is an entry of the registry: two that the product does not know are trained, folded, loaded like ours."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import get_args
 

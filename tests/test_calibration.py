@@ -1,5 +1,7 @@
 """The temperature: found again where it is known, never a different answer, less calibration error."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 from hypothesis import given

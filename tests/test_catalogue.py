@@ -1,5 +1,7 @@
 """SQL's views and macros against a slow Python oracle, in memory and as catalogue.duckdb."""
 
+from __future__ import annotations
+
 import json
 import tempfile
 from collections.abc import Iterable

@@ -1,5 +1,7 @@
 """An interrupted training run goes on as if nothing had happened, and never from a checkpoint not its own."""
 
+from __future__ import annotations
+
 import hashlib
 import logging
 import signal
@@ -76,7 +78,7 @@ def interrupt(config: TrainingConfig, store: Memory, at: int) -> None:
         run(config, store, Interrupting(whole.stored, whole.labels, whole.weights, at=at))
 
 
-def start(output: Path, checkpoint: Path) -> "subprocess.Popen[bytes]":
+def start(output: Path, checkpoint: Path) -> subprocess.Popen[bytes]:
     options = ["--pictures", "240", "--batch-size", "8", "--checkpoint", str(checkpoint)]
     return subprocess.Popen([sys.executable, str(SCRIPT), str(output), *options], stderr=subprocess.PIPE)
 

@@ -1,5 +1,7 @@
 """Several processes train one network: each its part, together what one process alone would."""
 
+from __future__ import annotations
+
 import json
 import subprocess
 import sys

@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import csv
 import dataclasses
 import hashlib
@@ -6,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from vitrine.demo.draw_catalogue import DrawnPicture, draw_catalogue, encode_jpeg, make_broken_files, write_labels
@@ -19,7 +22,7 @@ def _digests(directory: Path) -> dict[str, str]:
     return {str(path.relative_to(directory)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def _histogram(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+def _histogram(path: Path) -> NDArray[np.float64]:
     pixels = np.asarray(Image.open(path).convert("HSV")).reshape(-1, 3) // 32
     counts = np.bincount(pixels @ [64, 8, 1], minlength=512).astype(np.float64)
     return counts / len(pixels)
@@ -126,7 +129,7 @@ def test_a_region_picture_differs_between_the_emotions_only_inside_its_region() 
         assert not differs.any()
 
 
-def _decoded(picture: Image.Image) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+def _decoded(picture: Image.Image) -> NDArray[np.uint8]:
     return np.asarray(Image.open(io.BytesIO(encode_jpeg(picture))))
 
 

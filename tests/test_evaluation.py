@@ -1,5 +1,7 @@
 """Measures against scikit-learn and slow counts."""
 
+from __future__ import annotations
+
 import json
 from dataclasses import replace
 

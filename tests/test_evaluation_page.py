@@ -1,5 +1,7 @@
 """What the page shows is what it was given; it asks no network for anything; odd data give a good page."""
 
+from __future__ import annotations
+
 import base64
 import dataclasses
 import io

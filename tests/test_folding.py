@@ -1,5 +1,7 @@
 """Folded, narrower and compiled networks agree with the trained one: the tolerances that docs/performance.md states."""
 
+from __future__ import annotations
+
 import os
 import shutil
 from collections.abc import Callable

@@ -1,5 +1,7 @@
 """Which candidates are promoted, by their measures and picture by picture."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 
 import numpy as np
@@ -233,7 +235,8 @@ def test_answers_that_are_no_probabilities_are_refused(bad: float) -> None:
 def test_answers_to_other_pictures_are_no_comparison() -> None:
     swapped = HeldOut(LABELS[::-1], GOOD_ANSWERS.polarity[::-1], GROUPS[::-1])
     decision = judge(GOOD_ANSWERS, swapped)
-    assert decision.reasons == (
+    [reason] = decision.reasons
+    assert reason == (
         "incumbent: expected answers to the same pictures in the same order, "
-        "found other labels or groups, or answers that are no numbers",
+        "found other labels or groups, or answers that are no numbers"
     )

@@ -1,5 +1,7 @@
 """Every gradient of the head and its losses in float64, against finite differences."""
 
+from __future__ import annotations
+
 import pytest
 import torch
 from torch import Tensor, nn

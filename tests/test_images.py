@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import io
 import struct
 import subprocess
@@ -10,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from model.errors import Undecodable
@@ -21,7 +23,7 @@ from model.pictures.damage import MAX_PIXELS
 from model.pictures.decode import Picture, decode, encode_jpeg
 from model.pictures.formats import PICTURE_SUFFIXES
 
-Pixels = npt.NDArray[np.uint8]
+Pixels = NDArray[np.uint8]
 
 PNGSUITE = Path(__file__).parents[1] / "../shared/data/pngsuite/png"
 PNG_FILES = sorted(PNGSUITE.glob("*.png"))
@@ -453,11 +455,11 @@ def unfiltered(raw: bytes, height: int, row_bytes: int, pixel_bytes: int) -> Pix
     return out[1:, pixel_bytes:].astype(np.uint8)
 
 
-def samples(rows: Pixels, depth: int, count: int) -> npt.NDArray[np.int64]:
+def samples(rows: Pixels, depth: int, count: int) -> NDArray[np.int64]:
     if depth == 16:
         return rows.view(">u2").astype(np.int64)
     bits = np.unpackbits(rows, axis=1).reshape(len(rows), -1, depth)[:, :count]
-    values: npt.NDArray[np.int64] = bits @ (1 << np.arange(depth)[::-1])
+    values: NDArray[np.int64] = bits @ (1 << np.arange(depth)[::-1])
     return values
 
 

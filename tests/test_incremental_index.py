@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pytest
+from numpy.typing import NDArray
 
 from index.arrays import Floats
 from index.searching import Neighbours, Searcher
@@ -45,7 +45,7 @@ def test_a_changed_hundredth_writes_about_a_hundredth(lake: VectorLake, vectors:
     assert (first.shards_kept, first.shards_written) == (0, 3)
     check(lake)
 
-    lake.change({f"{row:05d}.jpg": vectors[ROWS + row] for row in range(0, 15)})
+    lake.change({f"{row:05d}.jpg": vectors[ROWS + row] for row in range(15)})
     second = rebuild(lake, config)
 
     assert (second.shards_kept, second.shards_written, second.rebuild_reason) == (3, 1, "")
@@ -62,9 +62,7 @@ def test_queries_are_compared_with_what_came_and_not_with_the_catalogue(
     compared = []
     exact = Searcher.exact
 
-    def counted(
-        searcher: Searcher, queries: Floats, k: int, *, keep: npt.NDArray[np.bool_] | None = None
-    ) -> Neighbours:
+    def counted(searcher: Searcher, queries: Floats, k: int, *, keep: NDArray[np.bool_] | None = None) -> Neighbours:
         compared.append((len(queries), len(searcher) if keep is None else int(keep.sum())))
         return exact(searcher, queries, k, keep=keep)
 

@@ -1,5 +1,7 @@
 """`index.json`: what is read is what was written, and nothing else is believed."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable
 from dataclasses import asdict, replace

@@ -1,5 +1,7 @@
 """Near duplicates against comparing every pair."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Any
 

@@ -1,5 +1,7 @@
 """Filters against a plain loop over the exact order of all rows."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings

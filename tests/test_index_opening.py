@@ -1,5 +1,7 @@
 """What is on disk: empty versions, damaged and contradicting files, deleted rows."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace

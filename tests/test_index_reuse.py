@@ -1,5 +1,7 @@
 """Which shards serve again and when the codebook is trained again; simulated over many nights."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 
 import pytest

@@ -1,5 +1,7 @@
 """The losses against a slow loop transcribed from equations (10) to (16), and their gradients."""
 
+from __future__ import annotations
+
 import math
 
 import pytest

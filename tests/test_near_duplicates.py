@@ -1,5 +1,7 @@
 """Copies of a picture join, different products don't, however alike their outlines."""
 
+from __future__ import annotations
+
 import csv
 from collections.abc import Callable
 from pathlib import Path

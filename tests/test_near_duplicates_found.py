@@ -1,5 +1,7 @@
 """`near-duplicates` on real photographs, some of which are there again: re-encoded, smaller, under another product."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from shutil import copy
 

@@ -1,5 +1,7 @@
 """Properties of equations (1) to (9), (12) and (13), one or more a row of docs/model.md."""
 
+from __future__ import annotations
+
 import copy
 
 import pytest

@@ -1,5 +1,7 @@
 """Scores do not depend on company, device settings come out clear."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 import torch

@@ -1,5 +1,7 @@
 """What the network sees of a picture."""
 
+from __future__ import annotations
+
 import numpy as np
 import pytest
 import torch

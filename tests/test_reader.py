@@ -1,5 +1,7 @@
 """A reader against versions that come, go and break under it."""
 
+from __future__ import annotations
+
 import threading
 from collections.abc import Iterable
 from pathlib import Path

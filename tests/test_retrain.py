@@ -180,7 +180,7 @@ def test_a_models_evaluation_page_tells_its_verdict(shop: tuple[Lake, list[Drawn
     write_labels(root / "page.csv", drawn)
     candidate, decision = retrain(lake, root / "page.csv", epochs=1)
     page = lake.models.read(candidate.version, PAGE).decode()
-    assert page.startswith("<!DOCTYPE html>") or page.startswith("<!doctype html>")
+    assert page.startswith(("<!DOCTYPE html>", "<!doctype html>"))
     assert f"Model {candidate.version}" in page
     missing = [reason for reason in decision.reasons if escape(reason.split(":")[0]) not in page]
     assert missing == []

@@ -1,5 +1,7 @@
 """Rolling back: model and index move as a pair, by the index's entry; nothing moves that must not."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import pytest

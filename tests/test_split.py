@@ -1,5 +1,7 @@
 """Splits that keep products whole and, from week to week, on their side."""
 
+from __future__ import annotations
+
 from itertools import combinations
 from typing import Any
 

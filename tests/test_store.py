@@ -1,5 +1,7 @@
 """One storage contract over memory, a local directory and real S3; what each error says."""
 
+from __future__ import annotations
+
 import logging
 import os
 import threading

@@ -1,5 +1,7 @@
 """Stored JPEGs as a network's input, held against Pillow."""
 
+from __future__ import annotations
+
 import io
 from pathlib import Path
 

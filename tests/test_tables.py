@@ -1,5 +1,7 @@
 """Delta tables: parts are invisible until one commit, a commit happens once, every engine reads the same rows."""
 
+from __future__ import annotations
+
 import json
 import math
 import struct

@@ -1,5 +1,7 @@
 """Training learns, repeats bit for bit, and says so when it goes wrong."""
 
+from __future__ import annotations
+
 import functools
 import io
 import json

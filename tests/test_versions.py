@@ -1,5 +1,7 @@
 """Versions: immutable files, one log, of two writers exactly one wins; against a plain-dict model."""
 
+from __future__ import annotations
+
 import dataclasses
 import hashlib
 import json

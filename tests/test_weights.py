@@ -1,5 +1,7 @@
 """Weights come back as they were, or not at all."""
 
+from __future__ import annotations
+
 import re
 from pathlib import Path
 

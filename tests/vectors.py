@@ -1,5 +1,7 @@
 """Vectors that look like a network's embeddings, and small indexes of them, for the tests of `index/`."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
 

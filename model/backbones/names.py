@@ -3,6 +3,8 @@
 What each name stands for is an entry of `model.backbones.registry`.
 """
 
+from __future__ import annotations
+
 from typing import Literal, get_args
 
 BackboneName = Literal["resnet18", "resnet50", "resnet101"]

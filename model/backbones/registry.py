@@ -1,5 +1,7 @@
 """The backbones that a network's configuration may name. An entry that a program adds is one of them."""
 
+from __future__ import annotations
+
 from model.backbones.resnet import RESNETS
 from model.backbones.spec import BackboneSpec
 

@@ -6,6 +6,8 @@ process that scores or trains would wait for it. tests/test_resnet.py holds both
 Deep Residual Learning for Image Recognition, He and others, CVPR 2016; the stride is in the 3×3 convolution.
 """
 
+from __future__ import annotations
+
 from collections import OrderedDict
 from collections.abc import Mapping
 from functools import partial

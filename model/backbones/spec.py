@@ -1,5 +1,7 @@
 """Everything that is true of a feature extractor, as one value; the rest of the code asks it and knows no other."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 

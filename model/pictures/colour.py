@@ -1,12 +1,14 @@
 """A decoded image's colours as eight-bit sRGB on white: bit depths, transparency, ink, colour profiles."""
 
+from __future__ import annotations
+
 import io
 import logging
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageCms
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
@@ -14,7 +16,7 @@ from PIL.PngImagePlugin import PngImageFile
 
 logger = logging.getLogger(__name__)
 
-Pixels = npt.NDArray[np.uint8]
+Pixels = NDArray[np.uint8]
 
 _GREY = {"1", "L", "LA", "La"}
 _SIXTEEN_TO_EIGHT = np.rint(np.arange(65536) / 257).astype(np.uint8)
@@ -56,13 +58,13 @@ def _scaled(image: Image.Image) -> Image.Image:
     return grey
 
 
-def _from_numbers(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+def _from_numbers(values: NDArray[Any]) -> NDArray[np.uint8]:
     """To eight bits. White is what the format does not say: 1 for floats, 255, 65535, or the largest value."""
     top = float(np.max(values, where=np.isfinite(values), initial=0))
     usual = (1.0, 255.0, 65535.0) if values.dtype.kind == "f" else (255.0, 65535.0)
     full = next((full for full in usual if top <= full), top)
     unit = np.clip(np.nan_to_num(values, nan=0.0, posinf=full, neginf=0.0), 0, full) / np.float32(full)
-    eight: npt.NDArray[np.uint8] = np.rint(unit * 255).astype(np.uint8)
+    eight: NDArray[np.uint8] = np.rint(unit * 255).astype(np.uint8)
     return eight
 
 

@@ -1,5 +1,7 @@
 """What is wrong with a picture's bytes, found before a pixel is decoded or said of what a codec raised."""
 
+from __future__ import annotations
+
 import logging
 import struct
 import zlib

@@ -5,6 +5,8 @@ libjpeg-turbo at once, and pixels are resized by torch's vector code, both of wh
 the time.
 """
 
+from __future__ import annotations
+
 import logging
 import re
 import warnings

@@ -1,5 +1,7 @@
 """Which picture format bytes are in, by how they begin, and which of Pillow's readers reads it."""
 
+from __future__ import annotations
+
 import io
 import re
 

@@ -5,6 +5,8 @@ Two pictures are near-identical when both the drawing and the colours agree: the
 the hash sees no colour (a shop's red and blue shirt), the thumbnail no detail (two dark figures on white).
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np

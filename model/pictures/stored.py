@@ -6,6 +6,8 @@ Not scaled down while it is decoded (libjpeg's DCT scaling): from 256 to 64 pixe
 time, and the picture would differ from the one that the network was trained on by up to 17 of 255.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import numpy as np

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from lake.errors import LakeError
 from lake.store import Store
@@ -11,7 +12,7 @@ from tasks.located_rows import opener, read_column
 from tasks.timing import Stopwatch
 
 
-def read_embeddings(store: Store, located: pa.Table, dimension: int) -> np.ndarray:
+def read_embeddings(store: Store, located: pa.Table, dimension: int) -> NDArray[np.float32]:
     """The vectors of rows, float32 N×D, in their order.
 
     `located` has the columns url and row. Each file is opened once, and a row group of it is in memory at a time.
@@ -27,12 +28,12 @@ def read_embeddings(store: Store, located: pa.Table, dimension: int) -> np.ndarr
     return vectors
 
 
-def _matrix(column: pa.ChunkedArray, dimension: int) -> np.ndarray:
+def _matrix(column: pa.ChunkedArray, dimension: int) -> NDArray[np.float32]:
     values = pa.concat_arrays(column.chunks).flatten().to_numpy(zero_copy_only=False)
     if len(values) != len(column) * dimension:
         raise LakeError(
             f"embeddings of {dimension} numbers were expected, found {len(values)} in {len(column)} rows: score the "
             "catalogue again under a new model"
         )
-    matrix: np.ndarray = values.reshape(-1, dimension)
+    matrix: NDArray[np.float32] = values.reshape(-1, dimension)
     return matrix

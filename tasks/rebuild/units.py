@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from index.codebook import mean_coarse_distance, train_codebook, write_codebook
 from index.deletions import write_deleted_rows
@@ -235,7 +236,7 @@ def published(lake: Lake, version: int) -> PublishedIndex:
     )
 
 
-def _slices(lake: Lake, plan: IndexPlan, searcher: Searcher) -> dict[str, np.ndarray]:
+def _slices(lake: Lake, plan: IndexPlan, searcher: Searcher) -> dict[str, NDArray[np.bool_]]:
     """Rows whose recall is judged by itself: what no earlier version held, and each category that labels name."""
     kept = sum(shard.live for shard in plan.kept)
     slices = {"newly encoded": np.arange(len(searcher)) >= kept} if kept else {}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from model.attention import attention_maps
 from model.calibration import fit_temperature
@@ -47,7 +48,7 @@ class LabelledSplit:
     sides: Split
 
     @property
-    def categories(self) -> np.ndarray | None:
+    def categories(self) -> NDArray[Any] | None:
         """The categories of the held-out pictures; None where the labels name none."""
         listed = [self.labelled.categories[index] for index in self.sides.held_out]
         return np.array(listed, dtype=object) if any(listed) else None
@@ -179,6 +180,6 @@ def _shown(evaluation: Evaluation) -> dict[str, Any]:
     return measures
 
 
-def _predict(model: Predictor, examples: Examples, indices: np.ndarray) -> Predictions:
+def _predict(model: Predictor, examples: Examples, indices: NDArray[np.int64]) -> Predictions:
     batches = np.array_split(indices, -(-len(indices) // BATCH))
     return Predictions.concatenate([model.predict(examples.pixels(batch)) for batch in batches])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from lake import catalogue
 from lake.lake import Lake
@@ -20,10 +22,10 @@ class Labelled:
 
     keys: list[str]
     jpegs: list[bytes]
-    labels: np.ndarray  # int64, 0 or 1
-    weights: np.ndarray  # float32
-    products: np.ndarray  # str; the content where there is no product
-    groups: np.ndarray  # str; products, joined where they share a content or nearly so
+    labels: NDArray[np.int64]  # 0 or 1
+    weights: NDArray[np.float32]
+    products: NDArray[Any]  # of str; the content where there is no product
+    groups: NDArray[Any]  # of str; products, joined where they share a content or nearly so
     categories: list[str | None]
 
 

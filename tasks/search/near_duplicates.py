@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from index.duplicates import NearDuplicates, groups_of, near_duplicates
 from lake import catalogue
@@ -97,9 +97,9 @@ def _confirmed(lake: Lake, index: OpenIndex, groups: list[NearDuplicates]) -> li
     return groups_of(index.searcher, rows, np.unique(np.concatenate(parts), return_inverse=True)[1])
 
 
-def _hashes(lake: Lake, image_keys: list[str]) -> dict[str, npt.NDArray[np.uint8]]:
+def _hashes(lake: Lake, image_keys: list[str]) -> dict[str, NDArray[np.uint8]]:
     """Each live picture's perceptual hash, a few hundred pictures in memory at a time."""
-    hashes: dict[str, npt.NDArray[np.uint8]] = {}
+    hashes: dict[str, NDArray[np.uint8]] = {}
     with catalogue.connect(lake) as sql:
         sql.register("asked", pa.table({"image_key": pa.array(image_keys, pa.string())}))
         batches = sql.execute("SELECT image_key, pixels FROM pixels SEMI JOIN asked USING (image_key)")

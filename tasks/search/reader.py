@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import ArrayLike, NDArray
 
 from index.errors import IndexingError
 from index.filtering import NONE, Groups, RowFilter, rows_with, search_filtered
@@ -60,7 +60,7 @@ class OpenIndex:
         """Which pictures show one product."""
         return Groups.of(self.searcher, "product_id")
 
-    def row_filter(self, filters: Filters, own_row: npt.NDArray[np.int64]) -> RowFilter:
+    def row_filter(self, filters: Filters, own_row: NDArray[np.int64]) -> RowFilter:
         """The filters for queries that are these rows of the index, NONE for those that are none."""
         searcher = self.searcher
         between = None if filters.polarity is None else ("polarity", *filters.polarity)
@@ -108,7 +108,7 @@ class Reader:
 
     def search(
         self,
-        queries: npt.ArrayLike,
+        queries: ArrayLike,
         k: int,
         *,
         model_version: int,

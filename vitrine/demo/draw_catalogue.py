@@ -5,6 +5,8 @@ cues drawn at random from many (flowers, a bow, sunlight; cracks, flies, a sickl
 stands in `vitrine/demo/drawing/`; here they become files.
 """
 
+from __future__ import annotations
+
 import csv
 import io
 from collections.abc import Callable, Sequence

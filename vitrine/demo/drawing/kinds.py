@@ -1,5 +1,7 @@
 """The kinds of products that the shop sells, one function each; a look's knobs give each product its proportions."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 

@@ -1,5 +1,7 @@
 """The cues of a listing that nobody cares for: breakage, dirt, vermin, rain, cold or harsh light."""
 
+from __future__ import annotations
+
 import math
 
 import numpy as np

@@ -4,12 +4,15 @@ A product is drawn once, lying in a square of 100 × 100 units that it stands on
 nothing about the kinds of products, scenes or emotions.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from vitrine.demo.drawing.shapes import WHITE, Colour, Point, hsv, oval_points
@@ -63,8 +66,8 @@ def _paint(rng: np.random.Generator, hue: float, saturation: Point, value: Point
 
 # Patterns: where the trim colour shows, on a grid of u, v in units; `period` is their coarseness ---------
 
-Grid = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
-Mask = np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
+Grid = NDArray[np.float32]
+Mask = NDArray[np.bool_]
 
 PATTERNS: dict[str, Callable[[Grid, Grid, float], Mask]] = {
     "plain": lambda u, v, period: np.zeros(np.broadcast(u, v).shape, dtype=np.bool_),
@@ -178,7 +181,7 @@ _TEMPLATES: dict[Bulge, Image.Image] = {
 }
 
 
-def _draw_mask(points: list[Point], width: float, size: np.ndarray[tuple[int, ...], np.dtype[np.int_]]) -> Image.Image:
+def _draw_mask(points: list[Point], width: float, size: NDArray[np.int_]) -> Image.Image:
     mask = Image.new("L", (int(size[0]), int(size[1])))
     draw = ImageDraw.Draw(mask)
     if width == 0:

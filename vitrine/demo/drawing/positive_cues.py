@@ -1,5 +1,7 @@
 """The cues of a listing that somebody loves: sunlight, flowers, a bow, balloons, warm light."""
 
+from __future__ import annotations
+
 import math
 
 from PIL import ImageEnhance

@@ -1,5 +1,7 @@
 """The shop's plan: which products there are, and which of them feel positive."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import numpy as np

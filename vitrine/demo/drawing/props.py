@@ -1,5 +1,7 @@
 """Props drawn into a picture, and the motifs made of them that tell an emotion: flowers, hearts, flies, cracks."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Sequence
 

@@ -1,5 +1,7 @@
 """A view under construction, the cues that may change it, and the light that falls on all of it."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
@@ -32,7 +34,7 @@ class Scene:
     light: tuple[float, float, float]  # towards the light: right, down, out of the picture
     picture: Image.Image
     mask: Image.Image  # the product's silhouette, once it is drawn
-    cues: list["Cue"] = field(default_factory=list)  # a cue may add another for a later stage
+    cues: list[Cue] = field(default_factory=list)  # a cue may add another for a later stage
 
     def uniform(self, low: float, high: float) -> float:
         """A draw for the emotion."""

@@ -3,15 +3,18 @@
 It knows nothing of pixels: lengths are in hundredths of the side of what is drawn on.
 """
 
+from __future__ import annotations
+
 import colorsys
 import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 Colour = tuple[int, int, int]
 Point = tuple[float, float]
-Floats = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
+Floats = NDArray[np.float64]
 Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels
 
 WHITE: Colour = (250, 248, 244)

@@ -4,6 +4,8 @@ Backdrop, camera, white balance and exposure vary alike for both emotions, so th
 label away.
 """
 
+from __future__ import annotations
+
 import math
 from typing import Literal
 
