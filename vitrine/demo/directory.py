@@ -7,11 +7,11 @@ from pathlib import Path
 
 from lake.errors import LakeError
 
-MADE_BY = ".vitrine-demo"  # marks a directory that the demo may draw afresh
+MADE_BY = ".vitrine-demo"  # marks a directory that the demo may draw anew
 
 
 def make_room(directory: Path) -> None:
-    """An empty directory. One that an earlier demo made is drawn afresh; any other is left alone."""
+    """An empty directory. One that an earlier demo made is drawn anew; any other is left alone."""
     if directory.exists() and any(directory.iterdir()):
         if not (directory / MADE_BY).exists():
             raise LakeError(f"{directory} is not empty and no demo made it: name another directory")
