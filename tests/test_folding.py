@@ -1,4 +1,4 @@
-"""Folded, narrower and compiled networks agree with the trained one: the tolerances that docs/measurements/performance.md states."""
+"""Folded, narrower and compiled networks agree with the trained one, within what the measurements state."""
 
 from __future__ import annotations
 
