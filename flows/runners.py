@@ -30,6 +30,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from prefect.tasks import exponential_backoff
 from prefect.utilities.annotations import quote
 
+from flows.errors import for_people
 from flows.settings import Settings
 from lake.errors import StoreUnavailable
 from tasks.runner import RETRIES, RETRY_SECONDS, LeaseTerms
@@ -64,7 +65,8 @@ class PrefectRunner:
 
     def call(self, unit: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
         """Run the unit as a task run, and wait for it."""
-        return cast(Result, _task(unit)(quote(partial(unit, *args, **kwargs))))
+        with _server_named():
+            return cast(Result, _task(unit)(quote(partial(unit, *args, **kwargs))))
 
     def map(self, unit: Callable[[Work], Result], work: Sequence[Work], *, at_once: int, key: str) -> list[Result]:
         """A task run for each reference, a bounded number submitted at a time; progress as an artifact."""
@@ -77,7 +79,7 @@ class PrefectRunner:
             results.append(submitted.popleft().result())
             shown.advance()
 
-        with self.task_runners(at_once) as runner:
+        with _server_named(), self.task_runners(at_once) as runner:
             for reference in work:
                 submitted.append(runner.submit(task, {"unit": quote(partial(unit, reference))}))
                 if len(submitted) >= SUBMITTED_AT_ONCE:
@@ -173,6 +175,18 @@ def _run_unit(unit: Callable[[], Result]) -> Result:
 def _set_state(state: State[Any]) -> None:
     with _best_effort(), get_client(sync_client=True) as client:
         client.set_flow_run_state(cast(Any, flow_run.id), state)  # which the server refuses for a run being cancelled
+
+
+@contextmanager
+def _server_named() -> Iterator[None]:
+    """A server that went away is named. Raises PrefectUnavailable, and what the block raises."""
+    try:
+        yield
+    except Exception as error:
+        known = for_people(error)
+        if known is None or known is error:
+            raise
+        raise known from error
 
 
 @contextmanager

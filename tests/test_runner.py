@@ -131,6 +131,26 @@ def test_the_error_of_a_unit_is_raised(carry_out: Carry) -> None:
         carry_out(lambda runner: runner.map(failing, range(40), at_once=2, key="test-progress"))
 
 
+@pytest.mark.prefect
+@pytest.mark.usefixtures("prefect_server")
+def test_a_prefect_server_that_goes_away_is_named() -> None:
+    import httpx
+    from prefect import flow
+
+    from flows.errors import PrefectUnavailable
+    from flows.runners import PrefectRunner
+
+    def away() -> None:
+        raise httpx.ConnectError("All connection attempts failed")
+
+    @flow(name="away")
+    def asking() -> None:
+        PrefectRunner(LeaseTerms()).call(away)
+
+    with pytest.raises(PrefectUnavailable, match=r"went away \(All connection attempts failed\)"):
+        asking()
+
+
 def test_inline_begins_nothing_after_an_error() -> None:
     counted, unit = counting()
     with pytest.raises(LakeError, match="no 5"):

@@ -117,7 +117,8 @@ def _look_around(lake_uri: str, source: Path, pictures: int, retrained: RetrainS
         most_negative = ask("FROM most_negative(n := 3)")
     key = str(most_positive[0]["image_key"])
     option = f"--lake {lake_uri}"
-    vitrine = "vitrine" if shutil.which("vitrine") else os.path.relpath(sys.argv[0])
+    called = "python -m vitrine" if sys.argv[0].endswith("__main__.py") else os.path.relpath(sys.argv[0])
+    vitrine = "vitrine" if shutil.which("vitrine") else called
     return Demo(
         source=str(source),
         pictures=pictures,
