@@ -27,6 +27,13 @@ settings.load_profile("vitrine")
 
 pytest_plugins = ["tests.command_line"]
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that wait for servers come first: begun last, they would keep one worker while the others have nothing."""
+    slow = {item.path for item in items if item.get_closest_marker("prefect")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 
 

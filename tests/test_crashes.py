@@ -179,8 +179,7 @@ def test_a_good_night_says_on_prefects_page_what_it_did(shop: Installation) -> N
     ingested = f"{pictures} pictures listed: 0 unchanged, {pictures} ingested, 0 rejected; 0 deleted"
     scored = f"{pictures} different pictures: 0 already scored, {pictures} scored under model "
     assert found["state"]["message"].startswith(f"{ingested}; {scored}")
-    shop.wait_until(lambda: any("Finished in state" in line for line in shop.lines(night)), "last line of the log")
-    lines = shop.lines(night)
+    lines = whole_log(shop, night, f"Finished in state Completed({ingested!r}"[:-1])
     for begins in (f"ingest: {ingested}", f"score: {scored}", "index: index "):
         assert sum(line.startswith(begins) for line in lines) == 1, lines
 
@@ -190,13 +189,18 @@ def test_a_failed_night_names_the_unit_that_failed_and_gives_its_reason(shop: In
     shop.wait_for_state(night, "Failed")
     reason = f"the source {shop.directory / 'nowhere'} does not exist: expected a directory or s3://bucket/prefix"
     assert shop.message(night) == reason
-    shop.wait_until(lambda: any("Finished in state" in line for line in shop.lines(night)), "last line of the log")
-    lines = shop.lines(night)
+    lines = whole_log(shop, night, f"Finished in state Failed({reason!r}")
     unit, run = (line for line in lines if reason in line)  # one line each, and no more
     assert unit.startswith("Finished in state Failed('Task run encountered an exception SourceError: "), lines
     assert run.startswith(f"Finished in state Failed({reason!r}"), lines
     assert not any("Traceback" in line for line in lines), lines
     complete_night(shop)
+
+
+def whole_log(shop: Installation, run: str, last: str) -> list[str]:
+    """The run's log, once its last line, which begins so, has reached the server."""
+    shop.wait_until(lambda: any(line.startswith(last) for line in shop.lines(run)), "last line of the log")
+    return shop.lines(run)
 
 
 def in_the_middle(shop: Installation, what: str = "nightly") -> Any:
