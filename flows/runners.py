@@ -33,6 +33,7 @@ from prefect.utilities.annotations import quote
 from flows.errors import for_people
 from flows.settings import Settings
 from lake.errors import StoreUnavailable
+from tasks import progress
 from tasks.runner import RETRIES, RETRY_SECONDS, LeaseTerms
 from tasks.runs import Run
 
@@ -80,12 +81,18 @@ class PrefectRunner:
             shown.advance()
 
         with _server_named(), self.task_runners(at_once) as runner:
-            for reference in work:
-                submitted.append(runner.submit(task, {"unit": quote(partial(unit, reference))}))
-                if len(submitted) >= SUBMITTED_AT_ONCE:
+            try:
+                for reference in work:
+                    submitted.append(runner.submit(task, {"unit": quote(partial(unit, reference))}))
+                    if len(submitted) >= SUBMITTED_AT_ONCE:
+                        gather()
+                while submitted:
                     gather()
-            while submitted:
-                gather()
+            except Exception:
+                raise
+            except BaseException:  # Ctrl-C: units in threads of this process end at their next step
+                progress.stop()
+                raise
         return results
 
     def say(self, message: str, *args: object) -> None:
@@ -169,7 +176,8 @@ def _task(unit: Callable[..., Any]) -> Task[..., Any]:
 
 
 def _run_unit(unit: Callable[[], Result]) -> Result:
-    return unit()
+    with progress.unit():
+        return unit()
 
 
 def _set_state(state: State[Any]) -> None:

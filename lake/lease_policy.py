@@ -13,7 +13,10 @@ class LeasePolicy:
     """How long a run waits for its turn, and when the one whose turn it is counts as dead."""
 
     wait_hours: float = Field(
-        default=6, ge=0, le=8_760, description="How long a deployed run waits for another that is writing to the lake."
+        default=6,
+        ge=0,
+        le=8_760,
+        description="How long a deployed run, or a trained candidate, waits for a run that is writing to the lake.",
     )
     lease_seconds: float = Field(
         default=LEASE_SECONDS,

@@ -23,6 +23,8 @@ class _State:
         self.listeners: list[Listener] = []
         self.watcher: Watcher | None = None
         self.stopping = threading.Event()
+        self.units = 0  # at work in threads of their own
+        self.lock = threading.Lock()
 
 
 _state = _State()
@@ -37,13 +39,24 @@ def advance(pictures: int) -> None:
 
 
 @contextmanager
-def stopped() -> Iterator[None]:
-    """Have every unit end at its next advance while the block runs."""
-    _state.stopping.set()
+def unit() -> Iterator[None]:
+    """Around a unit of work in a thread of its own, which `stop` is to end."""
+    with _state.lock:
+        _state.units += 1
     try:
         yield
     finally:
-        _state.stopping.clear()
+        with _state.lock:
+            _state.units -= 1
+            if not _state.units:
+                _state.stopping.clear()
+
+
+def stop() -> None:
+    """Have every unit at work in this process end at its next advance."""
+    with _state.lock:
+        if _state.units:
+            _state.stopping.set()
 
 
 @contextmanager

@@ -111,17 +111,21 @@ class Inline:
                 for number, reference in enumerate(work):
                     if len(running) == at_once:
                         _gather(running, results)
-                    running[pool.submit(self.call, unit, reference)] = number
+                    running[pool.submit(self._in_thread, unit, reference)] = number
                 while running:
                     _gather(running, results)
             except Exception:
                 pool.shutdown(cancel_futures=True)
                 raise
             except BaseException:  # Ctrl-C: nobody waits for a shard of thousands of pictures
-                with progress.stopped():
-                    pool.shutdown(cancel_futures=True)
+                progress.stop()
+                pool.shutdown(cancel_futures=True)
                 raise
         return [results[number] for number in range(len(work))]
+
+    def _in_thread(self, unit: Callable[[Work], Result], reference: Work) -> Result:
+        with progress.unit():
+            return self.call(unit, reference)
 
     def say(self, message: str, *args: object) -> None:
         """A line of the process's log."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -159,21 +160,43 @@ def test_inline_begins_nothing_after_an_error() -> None:
     assert counted.now == 0  # what had begun has ended
 
 
-def test_ctrl_c_ends_units_at_their_next_step() -> None:
-    steps: list[int] = []
-    is_main = threading.main_thread() is threading.current_thread()
-    if not is_main:
-        pytest.skip("Ctrl-C reaches the main thread, and this test runs in another")
+INTERRUPTED = """
+import signal, sys, threading, time
+from tasks import progress
+from tasks.runner import Inline
 
-    def long(number: int) -> None:
-        if number == 0:
-            signal.raise_signal(signal.SIGINT)
-        for _ in range(1_000_000):
-            progress.advance(1)
-            steps.append(number)
-            time.sleep(0.001)
+times = int(sys.argv[1])
+
+def long(number):
+    if number == 0:
+        for _ in range(times):
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            time.sleep(0.2)
+    for _ in range(100_000):
+        progress.advance(1)
+        time.sleep(0.001)
+
+try:
+    Inline().map(long, range(6), at_once=2, key="test-progress")
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+"""
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_however_often_ends_units_at_their_next_step(times: int) -> None:
+    """A unit would take a hundred seconds and more."""
+    command = [sys.executable, "-c", INTERRUPTED, str(times)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+    assert done.stdout == "interrupted\n", done.stderr
+
+
+def test_after_an_interrupt_nobody_is_stopped_any_more() -> None:
+    def interrupted(number: int) -> None:
+        if number == 3:
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Inline().map(long, range(6), at_once=2, key="test-progress")
-    assert set(steps) <= {0, 1, 2}
-    progress.advance(1)  # and nobody is stopped any more
+        Inline().map(interrupted, range(6), at_once=2, key="test-progress")
+    progress.advance(1)
+    assert Inline().map(progress.advance, range(3), at_once=2, key="again") == [None] * 3

@@ -20,15 +20,17 @@ PATIENCE = timedelta(days=2)
 
 @contextmanager
 def processes() -> Iterator[Distributed]:
-    """This process among those that torchrun started; the group is closed, and the helpers dismissed, at the end."""
+    """This process among those that torchrun started; the group is closed, and the helpers dismissed, at the end.
+
+    An error ends this process without a word to the others, which may be in the middle of a training and would not
+    hear it: torchrun ends them.
+    """
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     dist.init_process_group(backend, timeout=PATIENCE)
-    try:
-        yield current()
-    finally:
-        if current().leads:
-            _tell(None)
-        dist.destroy_process_group()
+    yield current()
+    if current().leads:
+        _tell(None)
+    dist.destroy_process_group()
 
 
 def current() -> Distributed:

@@ -14,7 +14,7 @@ from typing import Annotated, cast
 import typer
 
 from vitrine.cli import keeping, nights, reading
-from vitrine.cli.output import INTERRUPTED, STOPPED, fail, nobody_reads
+from vitrine.cli.output import INTERRUPTED, STOPPED, TERMINATED, fail, nobody_reads
 
 # What every wrong use of the command line is; Typer does not export it.
 UsageError = cast(type[typer.BadParameter], typer.BadParameter.__base__)
@@ -85,6 +85,10 @@ def main() -> None:
         if code == INTERRUPTED:
             fail(f"interrupted; {STOPPED}", code)
         sys.exit(code)
+    except SystemExit as ended:
+        if ended.code == TERMINATED:
+            fail(f"terminated; {STOPPED}", TERMINATED)
+        raise
     except UsageError as error:
         where = error.ctx.command_path if error.ctx else "vitrine"
         message = " ".join(error.format_message().split()).rstrip(".")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NoReturn
 
 INTERRUPTED = 130  # what Typer makes of Ctrl-C
@@ -32,7 +33,8 @@ def print_result(as_json: bool, result: Any, for_people: Callable[[Any], None]) 
 def fail(message: str, code: int = 1) -> NoReturn:
     """End with a line that says why."""
     first, *rest = message.splitlines() or ["failed"]
-    print(f"vitrine: {first}", *rest, sep="\n", file=sys.stderr)  # noqa: T201
+    with suppress(OSError):  # the terminal may have gone
+        print(f"vitrine: {first}", *rest, sep="\n", file=sys.stderr)  # noqa: T201
     sys.exit(code)
 
 

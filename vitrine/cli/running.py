@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from vitrine.cli.output import STOPPED, TERMINATED, fail
+from vitrine.cli.output import TERMINATED
 
 if TYPE_CHECKING:
     from vitrine.cli.preflight import Parameters
@@ -39,7 +40,8 @@ def at_work() -> Iterator[None]:
     from vitrine.cli.printing import to_stderr
 
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: fail(f"terminated; {STOPPED}", TERMINATED))
+    # Says nothing itself: it may come in the middle of whatever else writes to the terminal, or where that has gone.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     with in_terminal(to_stderr):
         yield
 
