@@ -77,11 +77,23 @@ def _opened(lake: Lake) -> Iterator[duckdb.DuckDBPyConnection]:
         try:
             connection.execute(f"SET temp_directory = {_quoted(spill)}")
             prepare(connection, lake.store)
-            yield connection
+            with _signals_as_they_came():
+                yield connection
         except (duckdb.IOException, duckdb.HTTPException) as error:
             raise StoreUnavailable(f"the tables of {lake.uri} can't be read: {_first_line(error)}") from error
         except duckdb.Error as error:
             raise LakeError(f"a query over {lake.uri} failed: {_first_line(error)}") from error
+
+
+@contextmanager
+def _signals_as_they_came() -> Iterator[None]:
+    """At a signal DuckDB ends its query with an error of its own: raise what the signal's handler raised instead."""
+    try:
+        yield
+    except (duckdb.Error, RuntimeError) as error:
+        if error.__cause__ is None or isinstance(error.__cause__, Exception):
+            raise
+        raise error.__cause__ from None
 
 
 def prepare(connection: duckdb.DuckDBPyConnection, store: Store) -> None:

@@ -487,3 +487,12 @@ def test_a_catalogue_that_cannot_be_written_says_so(local: Lake) -> None:
 
     with pytest.raises(LakeError):
         write_catalogue(local)
+
+
+@pytest.mark.parametrize("signal", [KeyboardInterrupt, SystemExit])
+def test_a_signal_during_a_query_is_no_error_of_the_query(tmp_path: Path, signal: type[BaseException]) -> None:
+    lake = open_lake(str(tmp_path), create=True)
+    with pytest.raises(signal), connect(lake):
+        raise RuntimeError("Query interrupted") from signal()  # as DuckDB does where a signal's handler raises
+    with pytest.raises(RuntimeError, match="a defect"), connect(lake):
+        raise RuntimeError("a defect") from ValueError()
