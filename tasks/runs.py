@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -237,15 +237,15 @@ def _record_dead_runs(run: Run) -> None:
     try:
         dead = dead_runs(run.presence)
         for writer, last_seen in dead:
-            _record_crash(run, writer, writer.open_runs, last_seen)
+            _record_crash(run, writer, last_seen)
         forget(run.lake.store, [writer for writer, _ in dead])
     except LakeError as failure:
         logger.warning("the rows of crashed runs were not written: %s", failure)
 
 
-def _record_crash(run: Run, writer: Writer, open_runs: Sequence[OpenRun], last_seen: datetime) -> None:
+def _record_crash(run: Run, writer: Writer, last_seen: datetime) -> None:
     """A row for each run of a process that is dead."""
-    if not open_runs:
+    if not writer.open_runs:
         return
     rows = [
         {
@@ -258,7 +258,7 @@ def _record_crash(run: Run, writer: Writer, open_runs: Sequence[OpenRun], last_s
             "finished_at": last_seen,
             "source": each.source,
         }
-        for each in open_runs
+        for each in writer.open_runs
     ]
     _commit_rows(run.lake, pa.Table.from_pylist(rows, schema=RUNS), f"crashed-{writer.run_id}")
     run.runner.say("%s (run %s) crashed", writer, writer.run_id)
