@@ -125,7 +125,7 @@ def _deal(
 def _take(order: NDArray[np.int64], wanted: NDArray[np.bool_], sizes: NDArray[np.int64], target: float) -> list[int]:
     """The groups whose position wants them here; others only where those are too few, none that is too large."""
     least, most = target * (1 - SHARE_BAND), target * (1 + SHARE_BAND)
-    most = min(most, sizes[order].sum() - sizes[order].min())  # one group at least stays behind
+    most = min(most, float(sizes[order].sum() - sizes[order].min()))  # one group at least stays behind
     taken, chosen = 0, []
     for g in order.tolist():
         if (wanted[g] or taken < least) and taken + sizes[g] <= most:

@@ -323,7 +323,7 @@ def test_the_overlay_is_brightest_where_the_map_peaks(
     attention[cell] = 3.0
     bright = luminance(lay_over(Image.new("RGB", (80, 40), (grey, grey, grey)), attention, ramp))
     means = bright.reshape(4, 10, 4, 20).mean(axis=(1, 3))
-    assert np.unravel_index(means.argmax(), means.shape) == cell
+    assert means[cell] == means.max()
     assert means[cell] > 1.2 * np.median(means)
 
 
