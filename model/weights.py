@@ -62,6 +62,20 @@ def imagenet_weights(spec: BackboneSpec) -> Mapping[str, Tensor]:
         ) from error
 
 
+def bundled_weights(spec: BackboneSpec) -> Mapping[str, Tensor]:
+    """The backbone's weights from an installed package; for `load_backbone`.
+
+    Raises:
+        ModelError: it has none, or the package is not installed.
+    """
+    if spec.bundled is None:
+        raise ModelError(f"{spec.name} has no bundled weights: pass --weights imagenet, a file, or random")
+    try:
+        return spec.bundled.fetch()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ModelError(f"could not read {spec.bundled.source} ({error}): install it, or pass --weights") from error
+
+
 def _parse(data: bytes) -> dict[str, Tensor]:
     try:
         return dict(safetensors.torch.load(data))

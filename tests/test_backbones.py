@@ -14,10 +14,11 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torchvision.models import convnext_tiny, mobilenet_v3_small
 
+from model.backbones.efficientnet_lite import EFFICIENTNET_LITE0
 from model.backbones.names import NAMES, BackboneName
 from model.backbones.registry import BACKBONES
 from model.backbones.resnet import RESNETS
-from model.backbones.spec import BackboneSpec, ImageNetWeights
+from model.backbones.spec import BackboneSpec, PublishedWeights
 from model.errors import ModelError, WeightsMismatch
 from model.folding import fold_batchnorms
 from model.network import NetworkConfig, PolarityNetwork
@@ -30,6 +31,7 @@ from tasks.config import ModelChoice
 from tasks.models import new_network
 from tests.training_run import bright_or_dark
 
+OURS = (EFFICIENTNET_LITE0, *RESNETS)
 PREPROCESSING = Preprocessing(64, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), interpolation="bilinear")
 
 
@@ -45,7 +47,7 @@ MOBILENET = BackboneSpec(
     channels=576,
     stages=(("0.", "1."), ("2.", "3."), ("4.", "5.", "6.", "7.", "8."), ("9.", "10.", "11.", "12.")),
     preprocessing=PREPROCESSING,
-    imagenet=ImageNetWeights("MobileNet_V3_Small_Weights.IMAGENET1K_V1", published_mobilenet),
+    imagenet=PublishedWeights("MobileNet_V3_Small_Weights.IMAGENET1K_V1", published_mobilenet),
     prefix="features.",
     fold=fold_batchnorms,
 )
@@ -175,7 +177,7 @@ def test_a_picture_smaller_than_the_backbone_takes_is_refused() -> None:
         over(MOBILENET)(torch.rand(1, 3, 31, 40))
 
 
-@pytest.mark.parametrize("spec", RESNETS, ids=lambda spec: spec.name)
+@pytest.mark.parametrize("spec", OURS, ids=lambda spec: spec.name)
 def test_our_entries_are_true_of_what_they_build(spec: BackboneSpec) -> None:
     assert BACKBONES[spec.name] is spec
     with torch.device("meta"):
@@ -187,4 +189,4 @@ def test_our_entries_are_true_of_what_they_build(spec: BackboneSpec) -> None:
 
 
 def test_the_names_that_flows_and_commands_offer_are_our_entries() -> None:
-    assert [spec.name for spec in RESNETS] == list(NAMES) == list(get_args(BackboneName))
+    assert [spec.name for spec in OURS] == list(NAMES) == list(get_args(BackboneName))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-BackboneName = Literal["resnet18", "resnet50", "resnet101"]
+BackboneName = Literal["efficientnet-lite0", "resnet18", "resnet50", "resnet101"]
 
 NAMES: tuple[BackboneName, ...] = get_args(BackboneName)
 DEFAULT: BackboneName = "resnet101"  # the paper's

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from model.backbones.efficientnet_lite import EFFICIENTNET_LITE0
 from model.backbones.resnet import RESNETS
 from model.backbones.spec import BackboneSpec
 
-BACKBONES: dict[str, BackboneSpec] = {spec.name: spec for spec in RESNETS}
+BACKBONES: dict[str, BackboneSpec] = {spec.name: spec for spec in (EFFICIENTNET_LITE0, *RESNETS)}

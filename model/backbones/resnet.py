@@ -15,7 +15,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from model.backbones.names import BackboneName
-from model.backbones.spec import BackboneSpec, ImageNetWeights
+from model.backbones.spec import BackboneSpec, PublishedWeights
 from model.folding import fold_batchnorms
 
 Depths = tuple[int, int, int, int]
@@ -109,7 +109,7 @@ def resnet(block: type[BasicBlock | Bottleneck], depths: Depths) -> nn.Sequentia
     return features
 
 
-def _imagenet(name: BackboneName) -> ImageNetWeights:
+def _imagenet(name: BackboneName) -> PublishedWeights:
     """torchvision's first set (IMAGENET1K_V1) and not the second.
 
     V2 was trained with label smoothing and mixed pictures, which raise ImageNet accuracy but make frozen features
@@ -123,7 +123,7 @@ def _imagenet(name: BackboneName) -> ImageNetWeights:
         state: dict[str, Tensor] = get_weight(source).get_state_dict(progress=False, check_hash=True, weights_only=True)
         return state
 
-    return ImageNetWeights(source, fetch)
+    return PublishedWeights(source, fetch)
 
 
 def _spec(name: BackboneName, block: type[BasicBlock | Bottleneck], depths: Depths) -> BackboneSpec:

@@ -11,13 +11,15 @@ from model.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)
-class ImageNetWeights:
-    """Weights that somebody trained on ImageNet."""
+class PublishedWeights:
+    """Weights that somebody trained."""
 
     source: str
     """Their name where they are published."""
     fetch: Callable[[], Mapping[str, Tensor]]
-    """Downloads them, or reads them from a cache. Raises OSError, RuntimeError or ValueError where it can't."""
+    """Downloads them, or reads them from a cache or a package.
+
+    Raises OSError, RuntimeError or ValueError where it can't."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,10 @@ class BackboneSpec:
     learning rate from stage to stage."""
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     """What its published weights were trained with."""
-    imagenet: ImageNetWeights | None = None
+    imagenet: PublishedWeights | None = None
+    """From torchvision's servers."""
+    bundled: PublishedWeights | None = None
+    """From a package that is installed: no download."""
     prefix: str = ""
     """What published weights put before the names of the extractor's own tensors."""
     classifier: str = "classifier."
