@@ -90,7 +90,7 @@ def acquire(
 def _lease_or_holder(lake: Lake, presence: Presence, watch: _Watch) -> Lease | Writer:
     while True:
         last = _last(lake.store)
-        if last is not None and not last.has_ended and not watch.is_dead(last.writer):
+        if last is not None and last.is_held_by_another(presence.writer) and not watch.is_dead(last.writer):
             return last.writer
         lease = _claim(lake, presence, last)
         if lease is not None:
@@ -150,24 +150,39 @@ class _Epoch:
     released: bool
     has_ended: bool
 
+    def is_held_by_another(self, writer: Writer) -> bool:
+        """Whether its run may be at work; an open epoch of the writer's own is a claim of its that was cut off."""
+        return not self.has_ended and self.writer.run_id != writer.run_id
+
 
 def _claim(lake: Lake, presence: Presence, last: _Epoch | None) -> Lease | None:
     """The next epoch; None where another run was quicker."""
     epoch = 1 if last is None else last.number + 1
-    path, body = f"lease/{epoch:012d}.json", presence.writer.to_json()
-    try:
-        lake.store.put_new(path, body)
-    except ObjectExists:
-        if Writer.from_json(lake.store.get(path)).run_id != presence.writer.run_id:  # else our own, its answer lost
-            return None
+    if not _create(lake.store, f"lease/{epoch:012d}.json", presence.writer):
+        return None
     lease = Lease(lake.under(epoch), epoch)
-    lease.check()  # a claim that slept so long that later epochs came and this one's number was cleared away
-    if last is not None and not last.released:
-        lease.lake.fence()
-        logger.info("epoch %d: taken over from %s, which did not end well", epoch, last.writer)
-    old = [path for number, paths in _epochs(lake.store).items() if number <= epoch - EPOCHS_KEPT for path in paths]
-    lake.store.delete(old)
+    try:
+        lease.check()  # a claim that slept so long that later epochs came and this one's number was cleared away
+        if last is not None and not last.released:
+            lease.lake.fence()
+            logger.info("epoch %d: taken over from %s, which did not end well", epoch, last.writer)
+        old = [path for number, paths in _epochs(lake.store).items() if number <= epoch - EPOCHS_KEPT for path in paths]
+        lake.store.delete(old)
+    except BaseException:
+        lease.release(failed=True)  # or others would wait for a run that never began
+        raise
     return lease
+
+
+def _create(store: Store, path: str, writer: Writer) -> bool:
+    """Whether the object is the writer's now: just made, or made before by a request whose answer was lost."""
+    try:
+        store.put_new(path, writer.to_json())
+    except (ObjectExists, StoreUnavailable) as error:
+        if isinstance(error, StoreUnavailable) and not store.exists(path):
+            raise
+        return Writer.from_json(store.get(path)).run_id == writer.run_id
+    return True
 
 
 def _last(store: Store) -> _Epoch | None:

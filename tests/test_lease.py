@@ -219,6 +219,61 @@ def test_a_store_that_does_not_answer_for_a_while_ends_no_waiting(
         acquire(lake, second)
 
 
+@pytest.mark.parametrize("wait", [timedelta(0), PATIENTLY])
+def test_a_claim_whose_answer_was_lost_is_ones_own(
+    lake: Lake, runs: ExitStack, monkeypatch: pytest.MonkeyPatch, wait: timedelta
+) -> None:
+    put_new = lake.store.put_new
+
+    def lost(path: str, data: bytes) -> None:
+        put_new(path, data)
+        raise StoreUnavailable("no answer to a put")
+
+    monkeypatch.setattr(lake.store, "put_new", lost)
+    waited_for: list[Writer] = []
+    assert acquire(lake, alive(runs, lake, "first"), wait=wait, on_wait=waited_for.append).epoch == 1
+    assert waited_for == []
+
+
+def test_a_run_does_not_wait_for_its_own_claim_that_it_could_not_read_back(
+    lake: Lake, runs: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease, "POLL_SECONDS", 0.01)
+    put_new, exists = lake.store.put_new, lake.store.exists
+
+    def lost(path: str, data: bytes) -> None:
+        put_new(path, data)
+        monkeypatch.setattr(lake.store, "put_new", put_new)
+        raise StoreUnavailable("no answer to a put")
+
+    def away(_path: str) -> bool:
+        monkeypatch.setattr(lake.store, "exists", exists)
+        raise StoreUnavailable("no answer to a head")
+
+    monkeypatch.setattr(lake.store, "put_new", lost)
+    monkeypatch.setattr(lake.store, "exists", away)
+    waited_for: list[Writer] = []
+    held = acquire(lake, alive(runs, lake, "first"), wait=PATIENTLY, on_wait=waited_for.append)
+    held.check()
+    assert waited_for == []
+
+
+def test_a_run_that_fails_right_after_its_claim_is_waited_for_by_nobody(
+    lake: Lake, runs: ExitStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(RuntimeError), leased(lake, "failed"):
+        raise RuntimeError
+
+    def away(_lake: Lake) -> None:
+        raise StoreUnavailable("no answer to a fence")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Lake, "fence", away)
+        with pytest.raises(StoreUnavailable):
+            acquire(lake, alive(runs, lake, "first"))
+    assert acquire(lake, alive(runs, lake, "second")).epoch == 3
+
+
 def test_a_missing_sign_of_life_has_to_stay_missing(lake: Lake, runs: ExitStack) -> None:
     first = elsewhere(lake, "first", 3)
     first.start()
