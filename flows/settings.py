@@ -8,6 +8,7 @@ read by others: boto3 looks for S3's credentials, region and endpoint (AWS_…),
 from __future__ import annotations
 
 import os
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,9 @@ from tasks.config import CacheConfig, DefaultWeightsConfig, LabelsConfig, LakeCo
 from tasks.ingest.config import IngestConfig
 from tasks.rebuild.config import RebuildConfig
 from tasks.score.config import ScoreConfig
+
+PREFIX = "VITRINE_"
+TEST_SWITCHES = "test_"  # VITRINE_TEST_…, which the tests read
 
 
 @containing(
@@ -40,7 +44,7 @@ from tasks.score.config import ScoreConfig
 class Settings(BaseSettings):
     """Each field is VITRINE_<NAME> in the environment, or <name> in vitrine.toml; the environment wins."""
 
-    model_config = SettingsConfigDict(env_prefix="VITRINE_", toml_file="vitrine.toml", extra="forbid")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, toml_file="vitrine.toml", extra="forbid")
 
     @classmethod
     def settings_customise_sources(
@@ -75,16 +79,29 @@ class Settings(BaseSettings):
 
 def read_settings() -> Settings:
     """The settings as they are now. Raises SettingsError naming what is wrong."""
+    for variable in os.environ:
+        prefix, name = variable[: len(PREFIX)], variable[len(PREFIX) :].lower()
+        if prefix.upper() == PREFIX and name not in Settings.model_fields and not name.startswith(TEST_SWITCHES):
+            raise _unknown(name, f"in the environment ({variable})")
     try:
         return Settings()
     except ValidationError as error:
         name, problem = first_problem(error)
+        if error.errors()[0]["type"] == "extra_forbidden":
+            raise _unknown(name, "in vitrine.toml") from error
         value = error.errors()[0]["input"]
         raise SettingsError(
             f"setting {name!r} (VITRINE_{name.upper()} or vitrine.toml): {problem}, found {value!r}"
         ) from error
     except ValueError as error:  # vitrine.toml is no TOML
         raise SettingsError(f"vitrine.toml can't be read: {error}") from error
+
+
+def _unknown(name: str, where: str) -> SettingsError:
+    """The error that a name is no setting's; it says which one may have been meant."""
+    near = get_close_matches(name, Settings.model_fields, 1)
+    meant = f"{near[0]!r} is the nearest" if near else "docs/operations.md lists them"
+    return SettingsError(f"there is no setting {name!r}, found {where}: {meant}; correct it, or remove it")
 
 
 def started_by_torchrun() -> bool:

@@ -164,6 +164,7 @@ def test_bad_usage_is_one_line_and_changes_nothing(
         ("VITRINE_BATCH_SIZE", "0", "greater than or equal to 1, found '0'"),
         ("VITRINE_DEVICE", "abacus", "setting 'device'"),
         ("VITRINE_MAX_DELETED_SHARE", "1.5", "setting 'max_deleted_share'"),
+        ("VITRINE_MAX_DELETED_SHARES", "0.5", "no setting 'max_deleted_shares'"),
     ],
 )
 @pytest.mark.parametrize("arguments", ["status", "ingest {source} --lake {new}", "search --key {key} --lake {lake}"])
@@ -181,7 +182,7 @@ def test_a_setting_that_can_not_be_used_is_named(
     ("text", "expected"),
     [
         ("batch_size = 'many'\n", "setting 'batch_size' (VITRINE_BATCH_SIZE or vitrine.toml)"),
-        ("lakes = 'x'\n", "setting 'lakes'"),
+        ("lakes = 'x'\n", "no setting 'lakes', found in vitrine.toml: 'lake' is the nearest"),
         ("lake = \n", "vitrine.toml can't be read"),
         ("a lake\nanother line", "vitrine.toml can't be read"),
         (b"lake = '\xff'\n", "vitrine.toml can't be read"),

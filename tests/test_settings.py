@@ -85,6 +85,30 @@ def test_the_environment_reaches_the_sections(monkeypatch: pytest.MonkeyPatch) -
     assert settings.lake_uri == LakeConfig().lake
 
 
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [("VITRINE_BACTH_SIZE", "'batch_size' is the nearest"), ("vitrine_Lakes", "'lake' is the nearest")],
+)
+def test_a_misspelt_variable_is_refused_and_the_nearest_setting_named(
+    monkeypatch: pytest.MonkeyPatch, variable: str, meant: str
+) -> None:
+    monkeypatch.setenv(variable, "5")
+    with pytest.raises(SettingsError, match=rf"no setting .*, found in the environment \({variable}\): {meant}"):
+        read_settings()
+
+
+def test_a_misspelt_name_in_vitrine_toml_is_refused_and_the_nearest_setting_named() -> None:
+    Path("vitrine.toml").write_text("recall_tarqet = 0.9\n")
+    with pytest.raises(SettingsError, match=r"'recall_tarqet', found in vitrine\.toml: 'recall_target' is the nearest"):
+        read_settings()
+
+
+def test_settings_are_known_in_any_case_and_switches_of_the_tests_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("vitrine_batch_size", "5")
+    monkeypatch.setenv("VITRINE_TEST_S3", "1")
+    assert read_settings().config(ScoreConfig).batch_size == 5
+
+
 def test_every_setting_stands_in_the_manual_with_its_default() -> None:
     table = MANUAL.read_text().partition("\n## Settings\n")[2].partition("\n## ")[0]
     rows = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", table, re.MULTILINE))
