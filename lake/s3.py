@@ -16,7 +16,6 @@ from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 import pyarrow as pa
 from obstore.store import S3Store
@@ -34,7 +33,7 @@ Environment = tuple[object, ...]
 
 @dataclass(frozen=True)
 class S3Session:
-    """How S3 is reached in one environment: endpoint (None: Amazon's own), region and credentials."""
+    """How S3 is reached in one environment: endpoint (None: the region's usual one), region and credentials."""
 
     endpoint: str | None
     region: str
@@ -58,7 +57,7 @@ class S3Location:
 
     @property
     def endpoint(self) -> str | None:
-        """The server's URL; None where it is Amazon's."""
+        """The server's URL; None where every client finds it by the region."""
         return self.session.endpoint
 
     @property
@@ -183,9 +182,10 @@ def _session(environment: Environment) -> S3Session:
     if boto.get_credentials() is None:
         raise NoCredentialsError
     client = boto.client("s3", region_name=boto.region_name or "us-east-1")
-    endpoint = str(client.meta.endpoint_url)
-    is_aws = urlsplit(endpoint).netloc.endswith((".amazonaws.com", ".amazonaws.com.cn"))
-    return S3Session(None if is_aws else endpoint, str(client.meta.region_name), boto, client)
+    region = str(client.meta.region_name)
+    endpoint = str(client.meta.endpoint_url).replace("aws-global", region)  # boto3's word for us-east-1, no host's name
+    usual = "https://s3.amazonaws.com" if region == "us-east-1" else f"https://s3.{region}.amazonaws.com"
+    return S3Session(None if endpoint == usual else endpoint, region, boto, client)
 
 
 def _environment() -> Environment:

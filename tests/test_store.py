@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -432,6 +432,52 @@ def test_amazon_needs_no_endpoint_and_others_are_named(aws: pytest.MonkeyPatch) 
 
     assert (amazon.endpoint, amazon.region, amazon.allow_http) == (None, "eu-west-1", False)
     assert (other.endpoint, other.region, other.allow_http) == ("http://minio:9000", "eu-west-1", True)
+
+
+@pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"])
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "https://bucket.vpce-1a2b3c4d-5e6f.s3.eu-west-1.vpce.amazonaws.com",
+        "https://s3-fips.us-gov-west-1.amazonaws.com",
+        "https://s3.cn-north-1.amazonaws.com.cn",
+        "https://s3.us-west-2.amazonaws.com",
+        "https://s3.dualstack.eu-west-1.amazonaws.com",
+        "http://s3.eu-west-1.amazonaws.com",
+    ],
+)
+def test_an_endpoint_of_amazon_that_is_not_the_regions_usual_one_is_kept(
+    aws: pytest.MonkeyPatch, name: str, endpoint: str
+) -> None:
+    given_keys(aws)
+    aws.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+    aws.setenv(name, endpoint)
+    store = open_store("s3://bucket/p", check=False)
+    assert store.s3 is not None
+    assert store.s3.endpoint == store.storage_options["aws_endpoint"] == endpoint
+    config: Any = store.s3.backend.config
+    assert config["endpoint"] == endpoint
+
+
+@pytest.mark.parametrize(
+    ("region", "variable", "endpoint"),
+    [
+        ("us-east-1", "", None),
+        ("us-gov-west-1", "", None),
+        ("cn-north-1", "", "https://s3.cn-north-1.amazonaws.com.cn"),
+        ("eu-west-1", "AWS_USE_FIPS_ENDPOINT", "https://s3-fips.eu-west-1.amazonaws.com"),
+        ("us-east-1", "AWS_USE_FIPS_ENDPOINT", "https://s3-fips.us-east-1.amazonaws.com"),
+        ("us-east-1", "AWS_USE_DUALSTACK_ENDPOINT", "https://s3.dualstack.us-east-1.amazonaws.com"),
+    ],
+)
+def test_where_other_clients_would_derive_another_endpoint_they_are_told_boto3s(
+    aws: pytest.MonkeyPatch, region: str, variable: str, endpoint: str | None
+) -> None:
+    given_keys(aws)
+    aws.setenv("AWS_DEFAULT_REGION", region)
+    if variable:
+        aws.setenv(variable, "true")
+    assert locate("bucket", "p").endpoint == endpoint
 
 
 @pytest.mark.s3
