@@ -12,7 +12,7 @@ import os
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
@@ -27,6 +27,10 @@ MOST_CUTS = 16  # into which a long listing is cut at once
 REQUEST_SECONDS = 30  # for one answer, its body included: a server that stalls is asked again
 RETRY_SECONDS = 60  # no further attempt after so long; between attempts obstore waits longer each time, by chance
 ROOTS_KEPT = 16
+# obstore asks boto3 for credentials five minutes before this is over: boto3's own rule, which is to refresh them 10 to
+# 15 minutes before they expire, then holds for obstore too.
+CREDENTIALS_KEPT = timedelta(minutes=10)
+CREDENTIALS_WITHOUT_EXPIRY = timedelta(minutes=30)  # after which such a program's are taken as expired
 
 Environment = tuple[object, ...]
 
@@ -167,7 +171,7 @@ def _located(bucket: str, prefix: str, environment: Environment) -> S3Location:
             "timeout": timedelta(seconds=REQUEST_SECONDS),
         },
         retry_config={"max_retries": 6, "retry_timeout": timedelta(seconds=RETRY_SECONDS)},
-        credential_provider=Boto3CredentialProvider(session.boto),
+        credential_provider=Boto3CredentialProvider(session.boto, ttl=CREDENTIALS_KEPT),
     )
     return S3Location(bucket, prefix, session, backend)
 
@@ -176,9 +180,12 @@ def _located(bucket: str, prefix: str, environment: Environment) -> S3Location:
 def _session(environment: Environment) -> S3Session:
     """What boto3 resolves in this environment. Raises botocore's errors, which are not kept."""
     import boto3
+    import botocore.session
     from botocore.exceptions import NoCredentialsError
 
-    boto = boto3.session.Session()
+    core = botocore.session.get_session()
+    core.register_component("credential_provider", _Renewing(core.get_component("credential_provider")))
+    boto = boto3.session.Session(botocore_session=core)
     if boto.get_credentials() is None:
         raise NoCredentialsError
     client = boto.client("s3", region_name=boto.region_name or "us-east-1")
@@ -186,6 +193,35 @@ def _session(environment: Environment) -> S3Session:
     endpoint = str(client.meta.endpoint_url).replace("aws-global", region)  # boto3's word for us-east-1, no host's name
     usual = "https://s3.amazonaws.com" if region == "us-east-1" else f"https://s3.{region}.amazonaws.com"
     return S3Session(None if endpoint == usual else endpoint, region, boto, client)
+
+
+class _Renewing:
+    """boto3's chain of credential providers, which also asks a `credential_process` again that names no expiry.
+
+    boto3 would keep what it said for as long as the process lives, and such programs hand out what ends in an hour.
+    """
+
+    def __init__(self, providers: Any) -> None:
+        self._providers = providers
+
+    def load_credentials(self) -> Any:
+        from botocore.credentials import RefreshableCredentials
+
+        credentials = self._providers.load_credentials()
+        if getattr(credentials, "method", None) != "custom-process" or isinstance(credentials, RefreshableCredentials):
+            return credentials
+        return RefreshableCredentials.create_from_metadata(_metadata(credentials), self._again, "custom-process")
+
+    def _again(self) -> dict[str, str | None]:
+        return _metadata(self._providers.load_credentials())
+
+
+def _metadata(credentials: Any) -> dict[str, str | None]:
+    """Credentials in the form that botocore refreshes from, with an expiry of our own."""
+    frozen = credentials.get_frozen_credentials()
+    expiry = datetime.now(UTC) + CREDENTIALS_WITHOUT_EXPIRY
+    keys = {"access_key": frozen.access_key, "secret_key": frozen.secret_key, "token": frozen.token}
+    return keys | {"expiry_time": expiry.isoformat()}
 
 
 def _environment() -> Environment:

@@ -8,13 +8,16 @@ import subprocess
 import sys
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from threading import Barrier
 from typing import Any
 
 import boto3
 import pytest
+from botocore.credentials import RefreshableCredentials
 
+from lake import s3
 from lake.errors import LakeError
 from lake.lake import Lake, open_lake
 from lake.s3 import locate
@@ -159,20 +162,26 @@ def test_a_credentials_file_that_was_written_again_counts_at_once(aws: pytest.Mo
     assert access_key() == "AKIA2"
 
 
-def test_credentials_that_expire_are_refreshed_in_the_store_that_is_kept(
-    aws: pytest.MonkeyPatch, tmp_path: Path, built: Built
-) -> None:
-    script = tmp_path / "login.py"
+def credential_process(directory: Path, expiry: str) -> Path:
+    """The program that is asked for credentials; it hands out another key each time it is asked."""
+    script = directory / "login.py"
     script.write_text(
         "import json, pathlib, sys\n"
         "count = pathlib.Path(sys.argv[1]); count.write_text(count.read_text() + 'x')\n"
         "print(json.dumps({'Version': 1, 'AccessKeyId': f'AKIA{len(count.read_text())}', 'SecretAccessKey': 's',\n"
-        "                  'SessionToken': 't', 'Expiration': '2001-01-01T00:00:00Z'}))\n"
+        f"                  'SessionToken': 't'{expiry}}}))\n"
     )
-    (tmp_path / "count").write_text("")
-    (tmp_path / "config").write_text(
-        f"[default]\ncredential_process = {sys.executable} {script} {tmp_path / 'count'}\n"
+    (directory / "count").write_text("")
+    (directory / "config").write_text(
+        f"[default]\ncredential_process = {sys.executable} {script} {directory / 'count'}\n"
     )
+    return script
+
+
+def test_credentials_that_expire_are_refreshed_in_the_store_that_is_kept(
+    aws: pytest.MonkeyPatch, tmp_path: Path, built: Built
+) -> None:
+    script = credential_process(tmp_path, ", 'Expiration': '2001-01-01T00:00:00Z'")
     root = locate("bucket", "p")
     made = built.since()
 
@@ -184,6 +193,26 @@ def test_credentials_that_expire_are_refreshed_in_the_store_that_is_kept(
     assert made == (1, 1)
     assert int(first.removeprefix("AKIA")) == len((tmp_path / "count").read_text()) > 1
     assert (locate("bucket", "p"), built.since()) == (root, (0, 0))
+
+
+def test_a_program_that_names_no_expiry_is_asked_for_credentials_again(aws: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    credential_process(tmp_path, "")
+    aws.setattr(s3, "CREDENTIALS_WITHOUT_EXPIRY", timedelta(minutes=14))  # which boto3 refreshes: 15 are no more left
+    root = locate("bucket", "p")
+    keys = [root.credentials()["access_key_id"] for _ in range(2)]
+    assert len(set(keys)) == 2
+    aws.setattr(s3, "CREDENTIALS_WITHOUT_EXPIRY", timedelta(minutes=30))
+    assert root.credentials()["access_key_id"] not in keys
+    assert len({root.credentials()["access_key_id"] for _ in range(3)}) == 1
+    provider: Any = root.backend.credential_provider
+    assert provider()["access_key_id"] == root.session.client._request_signer._credentials.access_key
+
+
+def test_obstore_asks_for_credentials_again_before_boto3_lets_them_expire(keys: pytest.MonkeyPatch) -> None:
+    asked_again_before_the_end = timedelta(minutes=5)  # in object_store, of every provider
+    provider: Any = locate("bucket", "p").backend.credential_provider
+    kept = provider()["expires_at"] - datetime.now(UTC) - asked_again_before_the_end
+    assert kept < timedelta(seconds=RefreshableCredentials._mandatory_refresh_timeout)
 
 
 def test_no_credentials_are_not_remembered(aws: pytest.MonkeyPatch) -> None:
