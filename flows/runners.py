@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar, cast
 
 from prefect import Task, get_client, get_run_logger
@@ -72,19 +72,23 @@ class PrefectRunner:
     def map(self, unit: Callable[[Work], Result], work: Sequence[Work], *, at_once: int, key: str) -> list[Result]:
         """A task run for each reference, a bounded number submitted at a time; progress as an artifact."""
         shown = _ProgressArtifact(key, len(work))
-        results: list[Result] = []
-        submitted: deque[PrefectFuture[Result]] = deque()
+        results: dict[int, Result] = {}
+        submitted: dict[PrefectFuture[Result], int] = {}
+        ended: SimpleQueue[PrefectFuture[Result]] = SimpleQueue()
         task = _task(unit)
 
         def gather() -> None:
-            results.append(submitted.popleft().result())
+            future = ended.get()
+            results[submitted.pop(future)] = future.result()
             shown.advance()
 
-        with _server_named(), self.task_runners(at_once) as runner:
+        with _server_named(), self.task_runners(at_once) as runner:  # left by an error, it begins no more of its queue
             try:
-                for reference in work:
-                    submitted.append(runner.submit(task, {"unit": quote(partial(unit, reference))}))
-                    if len(submitted) >= SUBMITTED_AT_ONCE:
+                for number, reference in enumerate(work):
+                    future = runner.submit(task, {"unit": quote(partial(unit, reference))})
+                    submitted[future] = number
+                    future.add_done_callback(ended.put)
+                    while len(submitted) >= SUBMITTED_AT_ONCE or not ended.empty():
                         gather()
                 while submitted:
                     gather()
@@ -93,7 +97,7 @@ class PrefectRunner:
             except BaseException:  # Ctrl-C: units in threads of this process end at their next step
                 progress.stop()
                 raise
-        return results
+        return [results[number] for number in range(len(work))]
 
     def say(self, message: str, *args: object) -> None:
         """A line of the flow run's log."""

@@ -132,6 +132,24 @@ def test_the_error_of_a_unit_is_raised(carry_out: Carry) -> None:
         carry_out(lambda runner: runner.map(failing, range(40), at_once=2, key="test-progress"))
 
 
+def test_after_an_error_nothing_new_begins_while_an_earlier_unit_is_at_work(carry_out: Carry) -> None:
+    counted, unit = counting()
+    failed = threading.Event()
+
+    def first_is_slow(number: int) -> int:
+        if number == 0:
+            failed.wait(60)
+            time.sleep(1)
+        if number == 3:
+            failed.set()
+        return unit(number, seconds=0.02, fails_at=3)
+
+    with pytest.raises(LakeError, match="no 3"):
+        carry_out(lambda runner: runner.map(first_is_slow, range(60), at_once=2, key="test-progress"))
+    assert 0 in counted.begun  # what had begun has ended
+    assert max(counted.begun) <= 12
+
+
 @pytest.mark.prefect
 @pytest.mark.usefixtures("prefect_server")
 def test_a_prefect_server_that_goes_away_is_named() -> None:
