@@ -76,6 +76,7 @@ def _quietly() -> Iterator[None]:
     if os.environ["PREFECT_LOGGING_LEVEL"] == QUIET["PREFECT_LOGGING_LEVEL"]:
         for name in ("prefect", "prefect.flow_runs", "prefect.task_runs", "prefect._internal"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
+        logging.getLogger("httpx").setLevel(logging.WARNING)  # it says each request to the server
     yield
 
 

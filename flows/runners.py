@@ -101,10 +101,7 @@ class PrefectRunner:
 
     def say(self, message: str, *args: object) -> None:
         """A line of the flow run's log."""
-        try:
-            get_run_logger().info(message, *args)
-        except MissingContextError:
-            logger.info(message, *args)
+        _log(logging.INFO, message, *args)
 
     @contextmanager
     def waiting(self) -> Iterator[Callable[[str], None]]:
@@ -114,7 +111,7 @@ class PrefectRunner:
         def say(message: str) -> None:
             if message not in said:
                 said.append(message)
-                self.say("%s", message)
+                _log(logging.WARNING, "%s", message)
                 _set_state(Running(name="Waiting", message=message))
 
         yield say
@@ -182,6 +179,15 @@ def _task(unit: Callable[..., Any]) -> Task[..., Any]:
 def _run_unit(unit: Callable[[], Result]) -> Result:
     with progress.unit():
         return unit()
+
+
+def _log(level: int, message: str, *args: object) -> None:
+    """A line of the flow run's log; where a command keeps that quiet, of the process's own, as it is without Prefect."""
+    try:
+        of_the_run = get_run_logger()
+    except MissingContextError:
+        of_the_run = logger
+    (of_the_run if of_the_run.isEnabledFor(level) else logger).log(level, message, *args)
 
 
 def _set_state(state: State[Any]) -> None:

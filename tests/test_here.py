@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from flows.here import api_url
 from lake import catalogue
 from lake.lake import open_lake
 from tasks.models import init_model
+from tests.conftest import PrefectServer
 from tests.small_lake import SMALL_MODEL, build
 from vitrine.demo.draw_catalogue import draw_catalogue
 
@@ -134,6 +136,26 @@ def test_a_prefect_server_that_does_not_answer_is_one_line(tmp_path: Path, envir
     assert done.returncode == 1
     assert done.stderr.startswith("vitrine: the Prefect server at http://127.0.0.1:9/api does not answer")
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.prefect
+def test_verbose_shows_the_lines_of_a_run_on_a_server_as_it_does_those_of_one_here(
+    tmp_path: Path, environment: dict[str, str], prefect_server: PrefectServer
+) -> None:
+    draw_catalogue(tmp_path / "pictures", products=2, views=2, size=64, broken=0)
+    lines = []
+    for name, url in (("here", ""), ("there", prefect_server.api_url)):
+        done = subprocess.run(
+            [*VITRINE, "-v", "ingest", str(tmp_path / "pictures"), "--lake", str(tmp_path / name)],
+            env=environment | {"PREFECT_API_URL": url},
+            capture_output=True,
+            text=True,
+            timeout=200,
+            check=True,
+        )
+        lines.append([re.sub(r"[\d.]+ (s|objects/s)$|^\w+ [\w.]+: ", "", line) for line in done.stderr.splitlines()])
+    assert lines[1] == lines[0]
+    assert "fetch and decode: 4 pictures in " in lines[0]
 
 
 def test_a_missing_file_of_a_table_is_one_line(tmp_path: Path, environment: dict[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 import threading
@@ -78,6 +79,21 @@ def test_results_come_in_the_order_of_the_work_and_no_more_run_at_once_than_aske
     results = carry_out(lambda runner: runner.map(slow_at_first, range(12), at_once=at_once, key="test-progress"))
     assert results == [number * number for number in range(12)]
     assert counted.most <= at_once
+
+
+def test_what_is_said_and_waited_for_stands_in_the_log_of_this_process(
+    carry_out: Carry, caplog: pytest.LogCaptureFixture
+) -> None:
+    def talk(runner: Runner) -> None:
+        runner.say("%d pictures", 3)
+        with runner.waiting() as say:
+            say("waiting for another run")
+            say("waiting for another run")
+
+    with caplog.at_level(logging.INFO):
+        carry_out(talk)
+    lines = [(line.levelname, line.getMessage()) for line in caplog.records if not line.name.startswith("httpx")]
+    assert lines == [("INFO", "3 pictures"), ("WARNING", "waiting for another run")]
 
 
 def test_no_work_is_no_result(carry_out: Carry) -> None:
