@@ -82,7 +82,7 @@ class PrefectRunner:
             results[submitted.pop(future)] = future.result()
             shown.advance()
 
-        with _server_named(), self.task_runners(at_once) as runner:  # left by an error, it begins no more of its queue
+        with _server_named(), progress.stoppable() as stop, self.task_runners(at_once) as runner:
             try:
                 for number, reference in enumerate(work):
                     future = runner.submit(task, {"unit": quote(partial(unit, reference))})
@@ -93,9 +93,9 @@ class PrefectRunner:
                 while submitted:
                     gather()
             except Exception:
-                raise
+                raise  # the task runner begins no more of what is submitted
             except BaseException:  # Ctrl-C: units in threads of this process end at their next step
-                progress.stop()
+                stop()
                 raise
         return [results[number] for number in range(len(work))]
 
@@ -177,12 +177,11 @@ def _task(unit: Callable[..., Any]) -> Task[..., Any]:
 
 
 def _run_unit(unit: Callable[[], Result]) -> Result:
-    with progress.unit():
-        return unit()
+    return unit()
 
 
 def _log(level: int, message: str, *args: object) -> None:
-    """A line of the flow run's log; where a command keeps that quiet, of the process's own, as it is without Prefect."""
+    """A line of the flow run's log; where a command keeps that quiet, of the process's, as without Prefect."""
     try:
         of_the_run = get_run_logger()
     except MissingContextError:

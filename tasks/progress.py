@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 
 Listener = Callable[[int], None]
 
@@ -22,41 +23,33 @@ class _State:
     def __init__(self) -> None:
         self.listeners: list[Listener] = []
         self.watcher: Watcher | None = None
-        self.stopping = threading.Event()
-        self.units = 0  # at work in threads of their own
-        self.lock = threading.Lock()
 
 
 _state = _State()
+_stopping: ContextVar[threading.Event | None] = ContextVar("stopping", default=None)
 
 
 def advance(pictures: int) -> None:
     """Say that so many more pictures are done. Cheap, and safe from any thread. Raises Stopped after Ctrl-C."""
-    if _state.stopping.is_set():
+    stopping = _stopping.get()
+    if stopping is not None and stopping.is_set():
         raise Stopped
     for listener in tuple(_state.listeners):
         listener(pictures)
 
 
 @contextmanager
-def unit() -> Iterator[None]:
-    """Around a unit of work in a thread of its own, which `stop` is to end."""
-    with _state.lock:
-        _state.units += 1
+def stoppable() -> Iterator[Callable[[], None]]:
+    """Around units of work in threads that begin with a copy of this context; the call ends each at its next advance.
+
+    So do threads within a unit, given a copy of its context. Units of other runs in this process go on.
+    """
+    stopping = threading.Event()
+    token = _stopping.set(stopping)
     try:
-        yield
+        yield stopping.set
     finally:
-        with _state.lock:
-            _state.units -= 1
-            if not _state.units:
-                _state.stopping.clear()
-
-
-def stop() -> None:
-    """Have every unit at work in this process end at its next advance."""
-    with _state.lock:
-        if _state.units:
-            _state.stopping.set()
+        _stopping.reset(token)
 
 
 @contextmanager

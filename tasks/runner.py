@@ -12,7 +12,9 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 from pydantic.dataclasses import dataclass as checked_dataclass
@@ -106,26 +108,22 @@ class Inline:
             return [self.call(unit, reference) for reference in work]
         results: dict[int, Result] = {}
         running: dict[Future[Result], int] = {}
-        with ThreadPoolExecutor(at_once, thread_name_prefix=key) as pool:
+        with progress.stoppable() as stop, ThreadPoolExecutor(at_once, thread_name_prefix=key) as pool:
             try:
                 for number, reference in enumerate(work):
                     if len(running) == at_once:
                         _gather(running, results)
-                    running[pool.submit(self._in_thread, unit, reference)] = number
+                    running[pool.submit(copy_context().run, partial(self.call, unit, reference))] = number
                 while running:
                     _gather(running, results)
             except Exception:
                 pool.shutdown(cancel_futures=True)
                 raise
             except BaseException:  # Ctrl-C: nobody waits for a shard of thousands of pictures
-                progress.stop()
+                stop()
                 pool.shutdown(cancel_futures=True)
                 raise
         return [results[number] for number in range(len(work))]
-
-    def _in_thread(self, unit: Callable[[Work], Result], reference: Work) -> Result:
-        with progress.unit():
-            return self.call(unit, reference)
 
     def say(self, message: str, *args: object) -> None:
         """A line of the process's log."""

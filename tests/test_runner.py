@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 
 from lake.errors import LakeError, StoreUnavailable
 from tasks import progress
+from tasks.ingest.pipeline import Lanes, Pipeline
 from tasks.runner import Inline, LeaseTerms, Runner
 
 Body = Callable[[Runner], Any]
@@ -197,6 +199,7 @@ def test_inline_begins_nothing_after_an_error() -> None:
 INTERRUPTED = """
 import signal, sys, threading, time
 from tasks import progress
+from tasks.ingest.pipeline import Lanes, Pipeline
 from tasks.runner import Inline
 
 times = int(sys.argv[1])
@@ -223,6 +226,57 @@ def test_ctrl_c_however_often_ends_units_at_their_next_step(times: int) -> None:
     command = [sys.executable, "-c", INTERRUPTED, str(times)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
     assert done.stdout == "interrupted\n", done.stderr
+
+
+def test_an_interrupt_ends_the_units_of_its_own_run_and_no_others(carry_out: Carry) -> None:
+    at_work, over = threading.Barrier(4), threading.Event()
+
+    def long(number: int) -> int:
+        at_work.wait(60)
+        while not over.is_set():
+            progress.advance(1)
+            time.sleep(0.001)
+        return number
+
+    def interrupted(number: int) -> None:
+        if number:
+            at_work.wait(60)
+            raise KeyboardInterrupt
+        long(number)  # a minute and more, where it is not stopped
+
+    with ThreadPoolExecutor(1) as elsewhere:
+        other = elsewhere.submit(lambda: Inline().map(long, [8, 9], at_once=2, key="other"))
+        giving_up = threading.Timer(60, over.set)
+        giving_up.start()
+        with pytest.raises(KeyboardInterrupt):
+            carry_out(lambda runner: runner.map(interrupted, range(2), at_once=2, key="test-progress"))
+        assert not over.is_set()
+        time.sleep(0.1)
+        over.set()
+        giving_up.cancel()
+        assert other.result(60) == [8, 9]
+
+
+def test_an_interrupt_reaches_the_threads_within_a_unit() -> None:
+    begun = threading.Event()
+
+    def unit(number: int) -> None:
+        if number:
+            begun.wait(60)
+            raise KeyboardInterrupt
+
+        def decode(_number: int, _data: int) -> None:
+            begun.set()
+            for _ in range(100_000):
+                progress.advance(1)
+                time.sleep(0.001)
+
+        Pipeline([1], lambda number: number, decode, Lanes(1, 1, 1)).run()
+
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        Inline().map(unit, range(2), at_once=2, key="test-progress")
+    assert time.monotonic() - started < 50
 
 
 def test_after_an_interrupt_nobody_is_stopped_any_more() -> None:

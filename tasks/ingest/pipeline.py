@@ -10,7 +10,9 @@ import queue
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextvars import copy_context
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, TypeVar
 
 from tasks.timing import StageTime, Stopwatch
@@ -60,8 +62,9 @@ class Pipeline(Generic[Fetched, Decoded]):
         decode_time = Stopwatch("decode", workers=self._decoders)
         with ThreadPoolExecutor(self._fetchers + self._decoders) as pool:
             try:
-                workers = [pool.submit(self._fetch_all, fetch_time) for _ in range(self._fetchers)]
-                workers += [pool.submit(self._decode_all, decode_time) for _ in range(self._decoders)]
+                lanes = [partial(self._fetch_all, fetch_time)] * self._fetchers
+                lanes += [partial(self._decode_all, decode_time)] * self._decoders
+                workers = [pool.submit(copy_context().run, lane) for lane in lanes]  # of this run, which may be stopped
                 for worker in as_completed(workers):
                     worker.result()
             finally:
