@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from index.arrays import Floats
 from index.searching import Searcher
@@ -14,7 +15,7 @@ from tasks.rebuild.config import RebuildConfig
 from tasks.rebuild.units import PublishedIndex
 from tests import small_lake
 from tests.vector_lake import VectorLake
-from tests.vectors import as_found
+from tests.vectors import as_found, clustered
 
 DIMENSION, ROWS = 32, 1_500
 CODED = RebuildConfig(flat_below=400, shard_vectors=500, recall_queries=200, recall_target=0.95)
@@ -24,6 +25,19 @@ FLAT = replace(CODED, flat_below=10**6)
 def first_night(vectors: Floats) -> dict[str, Floats]:
     """The first ROWS vectors and their keys."""
     return {f"{row:05d}.jpg": vectors[row] for row in range(ROWS)}
+
+
+@pytest.fixture(scope="module")
+def vectors() -> Floats:
+    """In an order that looks the same everywhere: the first are not another kind than the last."""
+    return clustered(2 * ROWS, DIMENSION, seed=11)
+
+
+@pytest.fixture
+def lake(tmp_path: Path, vectors: Floats) -> VectorLake:
+    made = VectorLake(str(tmp_path / "lake"), DIMENSION)
+    made.change(first_night(vectors))
+    return made
 
 
 def rebuild(lake: VectorLake, config: RebuildConfig) -> PublishedIndex:

@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -24,9 +23,6 @@ from flows.parameters import (
 )
 from tests.command_line import Run, filled
 from tests.small_lake import build
-
-if TYPE_CHECKING:
-    pass
 
 # One command, then what it imported on the way.
 IMPORTED_BY = """

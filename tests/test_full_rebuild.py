@@ -12,23 +12,13 @@ from index.searching import Searcher
 from lake.errors import LostRace
 from lake.rollback import roll_back
 from tasks.rebuild.plan import plan_index
-from tests import small_lake
-from tests.published_index import CODED, DIMENSION, FLAT, ROWS, check, first_night, rebuild
+from tests import published_index, small_lake
+from tests.published_index import CODED, DIMENSION, FLAT, ROWS, check, rebuild
 from tests.vector_lake import VectorLake
 from tests.vectors import clustered
 
-
-@pytest.fixture(scope="module")
-def vectors() -> Floats:
-    """In an order that looks the same everywhere: the first are not another kind than the last."""
-    return clustered(2 * ROWS, DIMENSION, seed=11)
-
-
-@pytest.fixture
-def lake(tmp_path: Path, vectors: Floats) -> VectorLake:
-    made = VectorLake(str(tmp_path / "lake"), DIMENSION)
-    made.change(first_night(vectors))
-    return made
+# pytest finds a file's fixtures by the names in it.
+vectors, lake = published_index.vectors, published_index.lake
 
 
 def test_the_codebook_is_trained_again_when_another_kind_of_pictures_comes_in(lake: VectorLake) -> None:

@@ -16,22 +16,12 @@ from index.truth import TRUTH
 from tasks.rebuild.config import RebuildConfig
 from tasks.rebuild.plan import plan_index, preview_index
 from tasks.search.reader import Reader
+from tests import published_index
 from tests.published_index import CODED, DIMENSION, FLAT, ROWS, check, first_night, opened, rebuild
 from tests.vector_lake import VectorLake
-from tests.vectors import clustered
 
-
-@pytest.fixture(scope="module")
-def vectors() -> Floats:
-    """In an order that looks the same everywhere: the first are not another kind than the last."""
-    return clustered(2 * ROWS, DIMENSION, seed=11)
-
-
-@pytest.fixture
-def lake(tmp_path: Path, vectors: Floats) -> VectorLake:
-    made = VectorLake(str(tmp_path / "lake"), DIMENSION)
-    made.change(first_night(vectors))
-    return made
+# pytest finds a file's fixtures by the names in it.
+vectors, lake = published_index.vectors, published_index.lake
 
 
 @pytest.fixture(params=[CODED, FLAT], ids=["coded", "flat"])

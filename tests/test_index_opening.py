@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from shutil import copytree
@@ -22,41 +22,12 @@ from index.errors import CorruptIndex, NotAnIndex, UnknownKey
 from index.searching import Searcher
 from index.shards import write_shard
 from index.spec import IndexSpec
-from tests.vectors import build, clustered, ivfpq, keys_for
+from tests import built_index
+from tests.built_index import DIMENSION, FLAT, ROWS, Built, build_index
+from tests.vectors import clustered, ivfpq, keys_for
 
-ROWS, DIMENSION = 4_000, 64
-FLAT = IndexSpec("flat", DIMENSION)
-
-
-@dataclass(frozen=True)
-class Built:
-    directory: Path
-    vectors: Floats
-    searcher: Searcher
-
-
-def _build(directory: Path, spec: IndexSpec, vectors: Floats, shards: list[int] | None = None) -> Built:
-    return Built(directory, vectors, build(directory, vectors, spec, shards=shards))
-
-
-@pytest.fixture(scope="module")
-def vectors() -> Floats:
-    return clustered(ROWS + 60, DIMENSION, seed=5)[:ROWS]
-
-
-@pytest.fixture(scope="module")
-def queries() -> Floats:
-    return clustered(ROWS + 60, DIMENSION, seed=5)[ROWS:]
-
-
-@pytest.fixture(scope="module")
-def flat(vectors: Floats, tmp_path_factory: pytest.TempPathFactory) -> Built:
-    return _build(tmp_path_factory.mktemp("flat"), FLAT, vectors, [1_500, 0, 2_500])
-
-
-@pytest.fixture(scope="module")
-def coded(vectors: Floats, tmp_path_factory: pytest.TempPathFactory) -> Built:
-    return _build(tmp_path_factory.mktemp("coded"), ivfpq(), vectors, [1_500, 0, 2_300, 200])
+# pytest finds a file's fixtures by the names in it.
+vectors, queries, flat, coded = built_index.vectors, built_index.queries, built_index.flat, built_index.coded
 
 
 @pytest.mark.parametrize("shards", [0, 1, 2])
@@ -224,7 +195,7 @@ def _delete(directory: Path, *deleted: list[int]) -> Searcher:
 def test_deleted_rows_are_as_if_they_were_never_written(
     spec: IndexSpec, vectors: Floats, queries: Floats, tmp_path: Path
 ) -> None:
-    built = _build(tmp_path / "built", spec, vectors, [1_500, 0, 2_300, 200])
+    built = build_index(tmp_path / "built", spec, vectors, [1_500, 0, 2_300, 200])
     copytree(built.directory, tmp_path / "deleted")
     described = read_description(built.directory)
     sizes = [shard.rows for shard in described.shards]

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,43 +10,13 @@ from hypothesis import strategies as st
 
 from index.arrays import Floats
 from index.errors import BadVectors, UnknownKey
-from index.searching import Searcher
 from index.spec import IndexSpec
+from tests import built_index
+from tests.built_index import DIMENSION, ROWS, Built
 from tests.vectors import build, clustered, ivfpq
 
-ROWS, DIMENSION = 4_000, 64
-FLAT = IndexSpec("flat", DIMENSION)
-
-
-@dataclass(frozen=True)
-class Built:
-    directory: Path
-    vectors: Floats
-    searcher: Searcher
-
-
-def _build(directory: Path, spec: IndexSpec, vectors: Floats, shards: list[int] | None = None) -> Built:
-    return Built(directory, vectors, build(directory, vectors, spec, shards=shards))
-
-
-@pytest.fixture(scope="module")
-def vectors() -> Floats:
-    return clustered(ROWS + 60, DIMENSION, seed=5)[:ROWS]
-
-
-@pytest.fixture(scope="module")
-def queries() -> Floats:
-    return clustered(ROWS + 60, DIMENSION, seed=5)[ROWS:]
-
-
-@pytest.fixture(scope="module")
-def flat(vectors: Floats, tmp_path_factory: pytest.TempPathFactory) -> Built:
-    return _build(tmp_path_factory.mktemp("flat"), FLAT, vectors, [1_500, 0, 2_500])
-
-
-@pytest.fixture(scope="module")
-def coded(vectors: Floats, tmp_path_factory: pytest.TempPathFactory) -> Built:
-    return _build(tmp_path_factory.mktemp("coded"), ivfpq(), vectors, [1_500, 0, 2_300, 200])
+# pytest finds a file's fixtures by the names in it.
+vectors, queries, flat, coded = built_index.vectors, built_index.queries, built_index.flat, built_index.coded
 
 
 def truth(vectors: Floats, queries: Floats, k: int, metric: str = "cosine") -> tuple[np.ndarray, np.ndarray]:
