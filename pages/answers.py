@@ -25,7 +25,7 @@ class HeldOutRows:
     positive: NDArray[np.float64]
     negative: NDArray[np.float64]
     incumbent: NDArray[np.float64] | None
-    categories: tuple[str, ...] | None
+    categories: tuple[str | None, ...] | None
     left_out: int
 
     @classmethod
@@ -44,7 +44,7 @@ class HeldOutRows:
             positive=positive[sound],
             negative=negative[sound],
             incumbent=incumbent,
-            categories=None if data.categories is None else tuple(str(data.categories[int(row)]) for row in kept),
+            categories=None if data.categories is None else tuple(data.categories[int(row)] for row in kept),
             left_out=len(sound) - len(kept),
         )
 
@@ -161,11 +161,11 @@ class Slice:
 
 
 def slices(rows: HeldOutRows) -> list[Slice]:
-    """Accuracy by category, the least accurate first; none where no categories are given."""
+    """Accuracy by category, the least accurate first; a picture without one is in none."""
     if rows.categories is None:
         return []
     names, slices = np.array(rows.categories, dtype=object), []
-    for name in sorted(set(rows.categories)):
+    for name in sorted({name for name in rows.categories if name is not None}):
         mine = names == name
         right, pictures = int(rows.right[mine].sum()), int(mine.sum())
         low, high = plots.wilson_interval(right, pictures)

@@ -47,8 +47,8 @@ class PageData:
     """B of P(positive)."""
     positive_intensity: NDArray[np.floating]
     negative_intensity: NDArray[np.floating]
-    categories: Sequence[str] | None = None
-    """B, for the table of slices."""
+    categories: Sequence[str | None] | None = None
+    """B, for the table of slices; a picture may have none."""
     incumbent_polarity: NDArray[np.floating] | None = None
     """B, for its curves beside the candidate's."""
     worst: tuple[WrongPicture, ...] = ()

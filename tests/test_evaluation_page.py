@@ -178,6 +178,13 @@ def test_slices_are_the_accuracies_of_their_rows_the_worst_first(page: Page) -> 
         assert row[1] == "100" and row[3].strip() == f"{accuracies[row[0]]:.3f}"
 
 
+def test_a_picture_without_a_category_is_in_no_slice() -> None:
+    given = data(categories=[f"kind {number % 3}" if number % 3 else None for number in range(300)])
+    drawn = Page(render_page(given))
+    assert "None" not in drawn.text
+    assert sorted(row[:2] for row in drawn.rows if row[0].startswith("kind ")) == [["kind 1", "100"], ["kind 2", "100"]]
+
+
 def test_correlations_are_stated_overall_and_by_label(page: Page) -> None:
     given = data()
     for name, mine in (("all pictures", given.labels >= 0), ("labelled negative", given.labels == 0)):

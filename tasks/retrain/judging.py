@@ -132,7 +132,7 @@ def draw_page(
             positive_intensity=predictions.positive_intensity,
             negative_intensity=predictions.negative_intensity,
             incumbent_polarity=None if incumbent is None else incumbent.predictions.polarity,
-            categories=None if pictures.categories is None else [str(name) for name in pictures.categories],
+            categories=None if pictures.categories is None else pictures.categories.tolist(),
             worst=_worst(model, examples, pictures, predictions),
             training=dict(training),
             label_facts={
