@@ -33,7 +33,6 @@ from model.attention import attention_maps, peak
 from model.backbones.registry import BACKBONES
 from model.backbones.spec import BackboneSpec
 from model.examples import JpegExamples, Subset
-from model.folding import fold_batchnorms
 from model.losses import LossWeights
 from model.network import NetworkConfig, PolarityNetwork, start_attention
 from model.predict import Predictor
@@ -58,6 +57,7 @@ class Variant:
     attention_scale: float = 1.0  # of ρ, equation (4), at the start
 
 
+PAPER_LOSS = {"regression_tolerance": 0.0}
 PLAIN_NETWORK = {"spatial_attention": False, "intensities_in_logits": False}
 PLAIN_LOSS = {"perception": 0.0, "regression": 0.0, "smoothing": 0.0}
 VARIANTS = [
@@ -68,6 +68,8 @@ VARIANTS = [
     Variant("without + y in (9)", {"intensities_in_logits": False}),
     Variant("without K_PM", loss={"perception": 0.0}),
     Variant("without K_RE", loss={"regression": 0.0}),
+    Variant("K_RE tolerates 0.4", loss={"regression_tolerance": 0.4}),
+    Variant("K_RE scaled by 2, weight 3", loss={"regression_scale": 2.0, "regression": 3.0}),
     Variant("without smoothing, ε = 0", loss={"smoothing": 0.0}),
     Variant("uniform smoothing", loss={"uniform": True}),
     Variant("ρ's scale from 0", attention_scale=0.0),
@@ -134,7 +136,7 @@ def small_resnet() -> nn.Sequential:
     return nn.Sequential(*stem, nn.MaxPool2d(3, 2, 1), *blocks, block(4 * WIDTH, 8 * WIDTH, 1))
 
 
-SMALL = BackboneSpec("four-blocks", small_resnet, 8 * WIDTH, stages=(("",),), fold=fold_batchnorms)
+SMALL = BackboneSpec("four-blocks", small_resnet, 8 * WIDTH, stages=(("",),))
 BACKBONES[SMALL.name] = SMALL
 
 
@@ -145,7 +147,7 @@ def run(variant: Variant, shop: Shop, seed: int, training_pictures: int, epochs:
     network = PolarityNetwork(NetworkConfig(SMALL.name, channels=128, reduction=8, **variant.network))
     start_attention(network, variant.attention_scale)
     config = TrainingConfig(
-        epochs=epochs, head_rate=2e-3, backbone_rate=2e-3, loss=LossWeights(**variant.loss), seed=seed
+        epochs=epochs, head_rate=2e-3, backbone_rate=2e-3, loss=LossWeights(**(PAPER_LOSS | variant.loss)), seed=seed
     )
     train(network, Subset(shop.examples, trained_on), config)
     model = Predictor(network, shop.examples.preprocessing, torch.device("cpu"))
@@ -173,7 +175,7 @@ def _batches(indices: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
 
 def peak_inside(model: Predictor, shop: Shop, held_out: NDArray[np.int64]) -> float:
     """How often the gate of equation (8) is highest inside the region that bears the emotion."""
-    if not model.network.config.spatial_attention:
+    if model.network is None or not model.network.config.spatial_attention:
         return float("nan")
     gates = np.concatenate([attention_maps(model, shop.examples.pixels(part)).sum(1) for part in _batches(held_out)])
     row, column = np.array([peak(gate) for gate in gates]).T

@@ -3,8 +3,8 @@
     python benchmarks/memory.py --stage ingest --pictures 10000 100000
 
 Each size is measured in a process of its own, which does nothing but that stage; what it needs (the pictures, and for
-scoring an ingested lake and a model) is made before, in other processes. Exits with 1 where the peaks differ by more
-than 10 %.
+scoring an ingested lake, a look and a model) is made before, in other processes. Exits with 1 where the peaks differ by
+more than 10 %.
 """
 
 from __future__ import annotations
@@ -42,9 +42,11 @@ def score(lake_uri: str, _source: str) -> int:
 def with_a_model(lake_uri: str, source: str) -> int:
     """What scoring needs."""
     from tasks.config import ModelChoice
-    from tasks.models import init_model
+    from tasks.looks import init_model
+    from tests.small_lake import register_model
 
     init_model(lake_uri, ModelChoice(backbone="resnet18", image_size=64, weights="random"))
+    register_model(lake_uri)
     return ingest(lake_uri, source)
 
 

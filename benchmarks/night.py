@@ -14,9 +14,10 @@ from pathlib import Path
 
 from lake.lake import Lake, open_lake
 from tasks.config import ModelChoice
-from tasks.models import init_model
+from tasks.looks import init_model
 from tasks.night import NightConfig, night
 from tasks.runner import Inline
+from tests.small_lake import register_model
 from vitrine.demo.draw_catalogue import draw_catalogue
 
 VIEWS = 4
@@ -39,6 +40,7 @@ def main() -> None:
         source, uri = Path(folder, "pictures"), str(Path(folder, "lake"))
         drawn = draw_catalogue(source, products=arguments.pictures // VIEWS, views=VIEWS, broken=0)
         init_model(uri, ModelChoice(backbone=arguments.backbone, image_size=arguments.image_size, weights="random"))
+        register_model(uri)
         lake = open_lake(uri)
         nights = {"all new": night_of(lake, str(source)), "unchanged": night_of(lake, str(source))}
         changed = drawn[: max(1, len(drawn) // 100)]

@@ -2,7 +2,8 @@
 
     python benchmarks/orchestration.py --pictures 100000
 
-Writes small pictures, ingests them, puts generated scores beside them (through the real tables) and publishes an index.
+Writes small pictures, ingests them, puts generated embeddings and scores beside them (through the real tables) and
+publishes an index.
 Then `vitrine nightly` runs as a person would run it: once with nothing new, once with 1 % new pictures. Where the
 command's seconds went comes from what it says itself; what it does not claim is the start of the command and its end.
 """
@@ -29,40 +30,47 @@ from benchmarks.memory import ingest
 from lake import catalogue
 from lake.lake import open_lake
 from lake.parquet import round_to_bfloat16
-from lake.schemas import SCORES
+from lake.schemas import EMBEDDINGS, SCORES
 from tasks.config import ModelChoice
-from tasks.models import init_model
+from tasks.looks import embedding_size, init_model
+from tests.small_lake import register_model
 
 PART = 8192
-EMBEDDING = 512  # of resnet18
 
 
-def add_scores(lake_uri: str, model: int) -> None:
-    """A row of `scores` for every content, as if the model had seen them all."""
+def add_answers(lake_uri: str, look: int, model: int) -> None:
+    """A row of `embeddings` and of `scores` for every content, as if look and model had seen them all."""
     lake, random, run = open_lake(lake_uri), np.random.default_rng(0), uuid.uuid4().hex
+    size = embedding_size(lake, look)
     with catalogue.workbench(lake) as sql:
-        contents = sql.execute("SELECT min(image_key), sha256 FROM images GROUP BY sha256").to_arrow_table()
-    parts = []
-    for number, start in enumerate(range(0, contents.num_rows, PART)):
-        keys, digests = (column.combine_chunks() for column in contents.slice(start, PART).columns)
-        vectors = np.maximum(random.standard_normal((len(keys), EMBEDDING), dtype=np.float32), 0)
+        contents = sql.execute("SELECT DISTINCT sha256 FROM images").to_arrow_table()["sha256"].combine_chunks()
+    embeddings, scores = [], []
+    for start in range(0, len(contents), PART):
+        digests = contents.slice(start, PART)
+        count, now = len(digests), datetime.now(UTC)
+        vectors = np.maximum(random.standard_normal((count, size), dtype=np.float32), 0)
         vectors = round_to_bfloat16(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
-        polarity = random.random(len(keys), dtype=np.float32)
-        rows: dict[str, Any] = {
-            "image_key": keys,
+        polarity = random.random(count, dtype=np.float32)
+        embedding = {"sha256": digests, "embedding": list(vectors), "embedded_at": [now] * count}
+        score = {
             "sha256": digests,
-            "model_version": pa.repeat(pa.scalar(model, pa.int32()), len(keys)),
             "polarity": polarity,
-            "label": pa.array(np.where(polarity >= 0.5, "positive", "negative")),
+            "logit": np.log(polarity / (1 - polarity)),
+            "label": np.where(polarity >= 0.5, "positive", "negative"),
             "positive_intensity": polarity,
             "negative_intensity": 1 - polarity,
-            "embedding": list(vectors),
-            "scored_at": pa.repeat(pa.scalar(datetime.now(UTC), SCORES.field("scored_at").type), len(keys)),
+            "scored_at": [now] * count,
         }
-        name = f"{run}-{number:05d}"
-        table = pa.table({name: pa.array(rows[name], SCORES.field(name).type) for name in SCORES.names}, schema=SCORES)
-        parts.append(lake.scores.write_part(table, name, partition={"model_version": str(model)}))
-    lake.scores.commit(parts, application_id=f"score-{run}")
+        name = f"{run}-{start:09d}"
+        partition = {"look_version": str(look)}
+        embeddings.append(lake.embeddings.write_part(_typed(embedding, EMBEDDINGS), name, partition=partition))
+        scores.append(lake.scores.write_part(_typed(score, SCORES), name, partition={"model_version": str(model)}))
+    lake.embeddings.commit(embeddings, application_id=f"embed-{run}")
+    lake.scores.commit(scores, application_id=f"score-{run}")
+
+
+def _typed(columns: dict[str, Any], schema: pa.Schema) -> pa.Table:
+    return pa.table({name: pa.array(values, schema.field(name).type) for name, values in columns.items()})
 
 
 def vitrine(*arguments: str) -> tuple[dict[str, Any], float]:
@@ -96,14 +104,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="vitrine-") as folder:
         source, lake = Path(folder, "pictures"), str(Path(folder, "lake"))
         write_small_pictures(source, count)
-        model = init_model(lake, ModelChoice(backbone="resnet18", image_size=64, weights="random"))
+        look = init_model(lake, ModelChoice(backbone="resnet18", image_size=64, weights="random"))
+        model = register_model(lake)
         ingest(lake, str(source))
-        add_scores(lake, model)
+        add_answers(lake, look, model)
         vitrine("rebuild-index", "--lake", lake)
         nights = {"nothing new": seconds_of_a_night(lake, str(source))}
         write_small_pictures(source, count // 100, first=count)
         nights["1 % new"] = seconds_of_a_night(lake, str(source))
-    print(f"{count} pictures, already scored and indexed; seconds and share of the command")
+    print(f"{count} pictures, already embedded, scored and indexed; seconds and share of the command")
     print(f"{'':<32}" + "".join(f"{name:>20}" for name in nights))
     names = dict.fromkeys(name for night in nights.values() for name in night)
     for name in sorted(names, key=lambda name: name == "whole command"):

@@ -3,8 +3,8 @@
     python benchmarks/products.py --pictures ../shared/data/grocery-packages/images
     python benchmarks/products.py --lake ./shop --product-id-pattern '([^/]+)/[^/]+$'
 
-Each picture is the query once and never its own neighbour. Embeddings are the lake's, or of an untrained network over
-the given directory. Every kind of index is forced upon the catalogue, however small, and searches with the setting
+Each picture is the query once and never its own neighbour. Embeddings are the lake's, or a first look's over the given
+directory. Every kind of index is forced upon the catalogue, however small, and searches with the setting
 that the nightly run would publish (recall@10 of 0.99 against exact search); `flat` is exact search itself.
 """
 
@@ -30,7 +30,7 @@ from index.tuning import tune
 from lake import catalogue
 from lake.lake import open_lake
 from tasks.config import ModelChoice
-from tasks.models import init_model
+from tasks.looks import init_model
 
 K = 10
 KINDS: tuple[tuple[str, IndexKind], ...] = (("exact", "flat"), ("PQ", "pq"), ("coarse + PQ", "ivfpq"))
@@ -39,7 +39,7 @@ KINDS: tuple[tuple[str, IndexKind], ...] = (("exact", "flat"), ("PQ", "pq"), ("c
 def read_embeddings(lake_uri: str, pattern: str) -> tuple[Floats, list[str], list[str]]:
     """Embeddings, keys and products of the live pictures that have a product."""
     with catalogue.connect(open_lake(lake_uri)) as sql:
-        rows = sql.execute("SELECT image_key, embedding FROM scores ORDER BY image_key").to_arrow_table()
+        rows = sql.execute("SELECT image_key, embedding FROM embeddings ORDER BY image_key").to_arrow_table()
     keys = rows["image_key"].to_pylist()
     products = [found[1] if (found := re.search(pattern, key)) else "" for key in keys]
     embeddings = np.stack(rows["embedding"].to_numpy()).astype(np.float32)
@@ -67,11 +67,12 @@ def found_of_product(near: NDArray[np.int64], products: NDArray[np.str_]) -> tup
 def main() -> None:
     """Measure and print a table, and the products that a search finds worst."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--pictures", type=Path, help="a directory; its pictures are embedded by an untrained network")
-    parser.add_argument("--lake", help="a lake whose serving model's embeddings are taken")
+    parser.add_argument("--pictures", type=Path, help="a directory; a first look embeds its pictures")
+    parser.add_argument("--lake", help="a lake whose serving look's embeddings are taken")
     parser.add_argument("--product-id-pattern", default=r"([^/]+)/[^/]+$")
     parser.add_argument("--backbone", default="resnet18")
     parser.add_argument("--image-size", type=int, default=64)
+    parser.add_argument("--weights", default="random", help="of the first look")
     parser.add_argument("--metric", default="cosine", choices=["cosine", "euclidean"])
     asked = parser.parse_args()
     if (asked.pictures is None) == (asked.lake is None):
@@ -81,7 +82,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="vitrine-") as folder:
         lake = asked.lake or str(Path(folder, "lake"))
         if asked.pictures:
-            init_model(lake, ModelChoice(backbone=asked.backbone, image_size=asked.image_size, weights="random"))
+            init_model(lake, ModelChoice(backbone=asked.backbone, image_size=asked.image_size, weights=asked.weights))
             night_of(open_lake(lake), str(asked.pictures))
         vectors, keys, named = read_embeddings(lake, asked.product_id_pattern)
         products = np.array(named)

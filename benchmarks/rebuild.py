@@ -45,7 +45,7 @@ def night(lake: VectorLake, config: RebuildConfig) -> Night:
         seconds[name] = time.perf_counter() - started
 
     with progress.watched_by(timed):
-        return Night(seconds, rebuild(lake.lake, config, Inline(), model_version=lake.model))
+        return Night(seconds, rebuild(lake.lake, config, Inline(), look_version=lake.look))
 
 
 def catalogue(vectors: Floats, first: int, keys: int) -> dict[str, Floats | None]:

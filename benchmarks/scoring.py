@@ -6,7 +6,8 @@
 - bare, as trained: the network's forward pass in float32 over one batch that stays in memory, torch's own threads.
 - bare, as it scores: the same of our scoring network (folded, channels last, the device's numbers), on a CPU in as
   many streams as scoring uses. The fastest of its batch sizes is the ceiling.
-- scoring: Parquet in, decoded, scored, `scores` written and committed (where deltalake is installed).
+- scoring: Parquet in, decoded, one pass for the look and the polarity network, `embeddings` and `scores` written and
+  committed (where deltalake is installed); and the same in two passes, as of two trunks.
 - DataLoader: what one writes by hand: Pillow and torchvision's transforms in worker processes, the network as trained,
   one Parquet file at the end; and the same with our scoring network, so that what is left is the pipeline's.
 - Ray Data: read_parquet, map, map_batches, write_parquet, with our scoring network; its time is that of three times
@@ -28,7 +29,7 @@ import os
 import resource
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -41,24 +42,26 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
-from lake.schemas import SCORES
+from lake.schemas import EMBEDDINGS, SCORES
 from lake.store import open_store
-from lake.tables import Table
+from lake.tables import Part, Table
 from model.devices import choose_device
+from model.look import LookConfig, LookNetwork
 from model.network import NetworkConfig, PolarityNetwork
 from model.pictures.decode import decode, encode_jpeg
 from model.predict import Predictions, Predictor
 from model.preprocessing import Preprocessing
 from model.weights import dump_weights, load_weights
 from tasks.score.config import Compile, ScoreConfig
-from tasks.score.rows import read_pixels, score_rows
+from tasks.score.rows import embedding_rows, read_pixels, score_rows
 from tasks.score.scorer import Scorer, make_scorer
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "grocery-packages"
 SHARDS = 4
 SHARDS_AT_ONCE = 4  # as the flow has it
 CORES = os.cpu_count() or 1
-CEILING, OURS = "bare, as it scores", "scoring, Parquet to table"
+CEILING, OURS = "bare, as it scores", "scoring, Parquet to tables"
+TWICE = "the same in two passes"
 RAY = "Ray Data, our network"
 BY_HAND = {True: "DataLoader, network as trained", False: "DataLoader, our network"}
 
@@ -77,7 +80,8 @@ class Job:
     folder: Path
     shards: list[pa.Table]  # image_key, sha256, url, row
     network: PolarityNetwork
-    model: Predictor
+    model: Predictor  # the look and the polarity network on one trunk
+    apart: tuple[Predictor, Predictor]  # each by itself
     rounds: int
     rates: dict[str, dict[int, list[float]]] = field(default_factory=dict)  # pictures/s by contestant and batch size
     cpu_ms: dict[str, list[float]] = field(default_factory=dict)  # of processors a picture, by contestant
@@ -194,25 +198,43 @@ def bare_as_it_scores(job: Job, batch_size: int, scorer: Scorer) -> Done:
 
 
 def scoring(job: Job, scorer: Scorer) -> Done:
-    """Our stage: shards side by side, each read, decoded, scored and written, then one commit."""
+    """Our stage: shards side by side, each read, decoded, predicted and written, then a commit a table."""
     with tempfile.TemporaryDirectory(dir=job.folder) as folder:
-        table = Table(open_store(folder), "scores", SCORES, partition_by="model_version")
+        store = open_store(folder)
+        embeddings = Table(store, "embeddings", EMBEDDINGS, partition_by="look_version")
+        scores = Table(store, "scores", SCORES, partition_by="model_version")
 
-        def score_shard(number: int) -> Any:
+        def score_shard(number: int) -> tuple[Part | None, Part | None]:
             rows, watches = job.shards[number], scorer.watches()
             jpegs = read_pixels(rows, lambda url: url, watches.read)
-            parts = list(scorer.score(jpegs, watches, pictures=rows.num_rows, of=job.pictures))
-            written = score_rows(rows, Predictions.concatenate(parts))
-            return table.write_part(written, f"{number:05d}", partition={"model_version": "1"})
+            answers = Predictions.concatenate(
+                list(scorer.score(jpegs, watches, pictures=rows.num_rows, of=job.pictures))
+            )
+            embedded = scored = None
+            if scorer.model.look is not None:
+                table = embedding_rows(rows, answers.embedding)
+                embedded = embeddings.write_part(table, f"{number:05d}", partition={"look_version": "1"})
+            if scorer.model.network is not None:
+                table = score_rows(rows, answers)
+                scored = scores.write_part(table, f"{number:05d}", partition={"model_version": "1"})
+            return embedded, scored
 
         started = time.perf_counter()
         with ThreadPoolExecutor(SHARDS_AT_ONCE) as pool:
-            parts = list(pool.map(score_shard, range(len(job.shards))))
+            columns = zip(*pool.map(score_shard, range(len(job.shards))), strict=True)
+            written = [[part for part in column if part is not None] for column in columns]
         if importlib.util.find_spec("deltalake"):
-            table.commit(parts, application_id="benchmark")
+            for into, parts in zip((embeddings, scores), written, strict=True):
+                into.commit(parts, application_id="benchmark")
         seconds = time.perf_counter() - started
-    assert sum(part.rows for part in parts) == job.pictures  # noqa: S101
+    assert all(sum(part.rows for part in parts) == job.pictures for parts in written if parts)  # noqa: S101
     return Done(job.pictures / seconds, job.pictures)
+
+
+def two_passes(job: Job, scorers: Sequence[Scorer]) -> Done:
+    """The look's pass and the polarity network's, one after the other."""
+    done = [scoring(job, scorer) for scorer in scorers]
+    return Done(1 / sum(1 / each.rate for each in done), job.pictures)
 
 
 class Pictures(torch.utils.data.Dataset[torch.Tensor]):
@@ -260,6 +282,13 @@ def dataloader(job: Job, batch_size: int, *, as_trained: bool) -> Done:
     return Done(len(polarity) / (time.perf_counter() - started), len(polarity))
 
 
+def look_over(network: PolarityNetwork) -> LookNetwork:
+    """A look on the network's trunk."""
+    look = LookNetwork(LookConfig(backbone=network.config.backbone))
+    look.backbone = network.backbone
+    return look.eval()
+
+
 class RayNetwork:
     """An actor that holds our scoring network."""
 
@@ -267,7 +296,7 @@ class RayNetwork:
         torch.set_num_threads(CORES)  # Ray gives an actor one
         network = PolarityNetwork(config)
         load_weights(network, weights)
-        self.model = Predictor(network, preprocessing, device, precision="auto")
+        self.model = Predictor(network, preprocessing, device, look=look_over(network), precision="auto")
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         """One batch of prepared pictures."""
@@ -316,16 +345,16 @@ def _twin(file: Path, number: int) -> str:
 
 def measure(job: Job, batch_sizes: list[int], compile_: Compile, with_ray: bool) -> None:
     """All contestants in turn, round after round."""
-    scorers = {
-        size: make_scorer(job.model, ScoreConfig(batch_size=size, decode_threads=CORES, compile=compile_))
-        for size in batch_sizes
-    }
-    for size, scorer in scorers.items():
-        scoring(job, scorer)  # warm: compiled, threads started, files in the page cache
+    for size in batch_sizes:
+        config = ScoreConfig(batch_size=size, decode_threads=CORES, compile=compile_)
+        scorer, *apart = (make_scorer(model, config) for model in (job.model, *job.apart))
+        for each in (scorer, *apart):
+            scoring(job, each)  # warm: compiled, threads started, files in the page cache
         for _ in range(job.rounds):
             job.take("bare, as trained", size, partial(bare_as_trained, job, size))
             job.take(CEILING, size, partial(bare_as_it_scores, job, size, scorer))
             job.take(OURS, size, partial(scoring, job, scorer))
+            job.take(TWICE, size, partial(two_passes, job, apart))
             job.take(BY_HAND[True], size, partial(dataloader, job, size, as_trained=True))
             job.take(BY_HAND[False], size, partial(dataloader, job, size, as_trained=False))
             if with_ray:
@@ -362,10 +391,15 @@ def main() -> None:
     torch.manual_seed(0)
     network = PolarityNetwork(NetworkConfig(backbone=asked.backbone)).eval()
     preprocessing, device = Preprocessing(image_size=asked.image_size), choose_device(asked.device)
-    model = Predictor(copy.deepcopy(network), preprocessing, device, precision=asked.precision)
+    ours = copy.deepcopy(network)
+    look = look_over(ours)
+    model, polarity_alone, look_alone = (
+        Predictor(one, preprocessing, device, look=other, precision=asked.precision)
+        for one, other in ((ours, look), (ours, None), (None, look))
+    )
     with tempfile.TemporaryDirectory(prefix="vitrine-") as folder:
         shards = write_pictures(Path(folder), asked.pictures)
-        job = Job(Path(folder), shards, network.to(device), model, asked.rounds)
+        job = Job(Path(folder), shards, network.to(device), model, (look_alone, polarity_alone), asked.rounds)
         measure(job, batch_sizes, asked.compile, with_ray)
         print(f"{asked.backbone} at {asked.image_size}, {asked.pictures} pictures, {model.arithmetic} on {device}")
         print_table(job, batch_sizes)

@@ -2,7 +2,7 @@
 
     python examples/night.py PICTURES LAKE
 
-The first night makes the lake and gives it a small untrained model, with which similarity search works.
+The first night makes the lake and registers its look; a small random one here, by default the bundled one.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ import vitrine
 def main(pictures: str, uri: str) -> None:
     """Bring the lake up to date and print what was done; again at once, and nothing is."""
     lake = vitrine.open_lake(uri, create=True)
-    if lake.models.current() is None:
-        vitrine.init_model(uri, vitrine.ModelChoice(backbone="resnet18", image_size=64, weights="random"))
     config = vitrine.NightConfig(
+        first_look=vitrine.ModelChoice(backbone="resnet18", image_size=64, weights="random"),
         ingest=vitrine.IngestConfig(product_id_pattern=r"([^/]+)/[^/]+$"),  # the folder is the product
         rebuild=vitrine.RebuildConfig(recall_target=0.95),
     )

@@ -13,11 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field
 from flows.errors import SettingsError
 from flows.sections import Section, build, containing
 from lake.collection_policy import CollectionPolicy
-from model.gate_policy import GatePolicy
+from model.gate_policy import GatePolicy, LookGatePolicy
 from tasks.config import LabelsConfig, LakeConfig, ModelChoice, SourceConfig
 from tasks.ingest.config import IngestConfig
 from tasks.rebuild.config import RebuildConfig
 from tasks.retrain.config import RetrainConfig
+from tasks.retrain_look.config import RetrainLookConfig
 from tasks.score.config import ScoreConfig
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from tasks.night import NightSummary
     from tasks.rebuild.stage import IndexSummary
     from tasks.retrain.stage import RetrainSummary
+    from tasks.retrain_look.stage import RetrainLookSummary
     from tasks.runner import Runner
     from tasks.score.stage import ScoreSummary
 
@@ -105,16 +107,20 @@ class IngestParameters(_Ingesting):
 
 @containing(ScoreConfig, optional=True)
 class ScoreParameters(FlowParameters):
-    """`score-catalogue`: score every live picture that a model has not seen."""
+    """`score-catalogue`: embed and score every live picture that the look or the model has not seen."""
 
-    model_version: int | None = Field(None, ge=1, description="The model; the promoted one by default.")
+    look_version: int | None = Field(None, ge=1, description="The look; the promoted one by default.")
+    model_version: int | None = Field(
+        None, ge=1, description="The model of polarity; the promoted one by default, none before one was trained."
+    )
 
     def run(self, runner: Runner) -> ScoreSummary:
         """Carry it out. Raises what `tasks.score.stage.score` raises."""
         from lake.lake import open_lake
         from tasks.score.stage import score
 
-        return score(open_lake(self.lake_uri), self.config(ScoreConfig), runner, model_version=self.model_version)
+        versions = {"look_version": self.look_version, "model_version": self.model_version}
+        return score(open_lake(self.lake_uri), self.config(ScoreConfig), runner, **versions)
 
     def flow(self) -> Flow[[ScoreParameters], ScoreSummary]:
         """The flow that does so on a Prefect server."""
@@ -127,7 +133,7 @@ class ScoreParameters(FlowParameters):
 class RebuildParameters(FlowParameters):
     """`rebuild-index`: publish an index of every live picture, where anything changed."""
 
-    model_version: int | None = Field(None, ge=1, description="The model; the promoted one by default.")
+    look_version: int | None = Field(None, ge=1, description="The look; the promoted one by default.")
     full_rebuild: str | None = Field(
         None, min_length=1, description="Use nothing of an earlier version, for this reason."
     )
@@ -138,7 +144,7 @@ class RebuildParameters(FlowParameters):
         from tasks.rebuild.stage import rebuild
 
         lake, config = open_lake(self.lake_uri), self.config(RebuildConfig)
-        return rebuild(lake, config, runner, model_version=self.model_version, full_rebuild=self.full_rebuild)
+        return rebuild(lake, config, runner, look_version=self.look_version, full_rebuild=self.full_rebuild)
 
     def flow(self) -> Flow[[RebuildParameters], IndexSummary]:
         """The flow that does so on a Prefect server."""
@@ -156,8 +162,10 @@ class NightlyParameters(_Ingesting):
         from lake.lake import open_lake
         from tasks.night import NightConfig, night
 
-        config = NightConfig(self.config(IngestConfig), self.config(ScoreConfig), self.config(RebuildConfig))
-        return night(open_lake(self.lake_uri), self.source_uri, config, runner)
+        config = NightConfig(
+            self.config(IngestConfig), self.config(ScoreConfig), self.config(RebuildConfig), self.config(ModelChoice)
+        )
+        return night(open_lake(self.lake_uri, create=True), self.source_uri, config, runner)
 
     def flow(self) -> Flow[[NightlyParameters], NightSummary]:
         """The flow that does so on a Prefect server."""
@@ -172,7 +180,7 @@ class RetrainParameters(FlowParameters):
     """`retrain-model`: train a candidate, judge it, promote or refuse it."""
 
     force: str | None = Field(None, min_length=1, description="Promote even a refused candidate, for this reason.")
-    then_serve: bool = Field(True, description="After a promotion, score the catalogue and publish its index.")
+    then_serve: bool = Field(True, description="After a promotion, score the catalogue and move readers to it.")
 
     @property
     def labels_uri(self) -> str:
@@ -182,9 +190,9 @@ class RetrainParameters(FlowParameters):
     def run(self, runner: Runner) -> RetrainSummary:
         """Carry it out. Raises what `tasks.retrain.stage.retrain` raises."""
         from lake.lake import open_lake
-        from tasks.retrain.stage import ServeConfig, retrain
+        from tasks.retrain.stage import retrain
 
-        then = ServeConfig(self.config(ScoreConfig), self.config(RebuildConfig)) if self.then_serve else None
+        then = self.config(ScoreConfig) if self.then_serve else None
         lake, config, policy = open_lake(self.lake_uri), self.config(RetrainConfig), self.config(GatePolicy)
         return retrain(lake, self.labels_uri, config, runner, policy=policy, force=self.force, then=then)
 
@@ -195,9 +203,32 @@ class RetrainParameters(FlowParameters):
         return retrain_model
 
 
+@containing(RetrainLookConfig, LookGatePolicy, ScoreConfig, RebuildConfig, optional=True, omit=["default_weights"])
+class RetrainLookParameters(FlowParameters):
+    """`retrain-look`: fit a look to the shop's products, judge it, promote or refuse it."""
+
+    force: str | None = Field(None, min_length=1, description="Promote even a refused candidate, for this reason.")
+    then_serve: bool = Field(True, description="After a promotion, embed the catalogue and publish its index.")
+
+    def run(self, runner: Runner) -> RetrainLookSummary:
+        """Carry it out. Raises what `tasks.retrain_look.stage.retrain_look` raises."""
+        from lake.lake import open_lake
+        from tasks.retrain_look.stage import ServeConfig, retrain_look
+
+        then = ServeConfig(self.config(ScoreConfig), self.config(RebuildConfig)) if self.then_serve else None
+        lake, config, policy = open_lake(self.lake_uri), self.config(RetrainLookConfig), self.config(LookGatePolicy)
+        return retrain_look(lake, config, runner, policy=policy, force=self.force, then=then)
+
+    def flow(self) -> Flow[[RetrainLookParameters], RetrainLookSummary]:
+        """The flow that does so on a Prefect server."""
+        from flows.retrain_look import retrain_look
+
+        return retrain_look
+
+
 @containing(ModelChoice, optional=True, omit=["default_weights"])
 class InitModelParameters(FlowParameters):
-    """`vitrine init-model`: register a first, untrained model."""
+    """`vitrine init-model`: register the lake's first look model."""
 
 
 @containing(CollectionPolicy, optional=True)

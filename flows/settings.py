@@ -19,7 +19,7 @@ from flows.errors import SettingsError
 from flows.sections import Section, build, containing, first_problem
 from lake.collection_policy import CollectionPolicy
 from lake.lease_policy import LeasePolicy
-from model.gate_policy import GatePolicy
+from model.gate_policy import GatePolicy, LookGatePolicy
 from tasks.config import CacheConfig, DefaultWeightsConfig, LabelsConfig, LakeConfig, SourceConfig
 from tasks.ingest.config import IngestConfig
 from tasks.rebuild.config import RebuildConfig
@@ -38,6 +38,7 @@ TEST_SWITCHES = "test_"  # VITRINE_TEST_…, which the tests read
     ScoreConfig,
     RebuildConfig,
     GatePolicy,
+    LookGatePolicy,
     CollectionPolicy,
     LeasePolicy,
 )

@@ -50,14 +50,14 @@ class CodebookHistory:
 class IndexDescription:
     """What `index.json` says: the parts, the shards, the rows that search answers from, and how to search them.
 
-    `recall` is what was measured at this nprobe and rerank_factor; empty before measuring. `model_version` made the
+    `recall` is what was measured at this nprobe and rerank_factor; empty before measuring. `look_version` made the
     vectors; `fingerprint` is the caller's name for the exact rows that went in.
     """
 
     spec: IndexSpec
     rows: int  # that are not deleted
     shards: tuple[IndexShard, ...]
-    model_version: int
+    look_version: int
     fingerprint: str
     nprobe: int = 32
     rerank_factor: int = 4
@@ -86,7 +86,7 @@ class IndexDescription:
             KeyError, TypeError, ValueError: a field is missing, of the wrong type or impossible.
         """
         known = {each.name: values[each.name] for each in fields(cls)}
-        for name in ("rows", "model_version", "nprobe", "rerank_factor"):
+        for name in ("rows", "look_version", "nprobe", "rerank_factor"):
             if type(known[name]) is not int:
                 raise TypeError(f"{name}: expected an integer, found {known[name]!r}")
         parts = {

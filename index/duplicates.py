@@ -1,18 +1,16 @@
-"""Groups of nearly identical rows: whoever is nearer than a threshold belongs together, directly or through others.
+"""Groups of nearly identical rows: whoever is nearer than a threshold to the group's first row belongs to it.
 
-Each row asks the index for its nearest few, and for more only while all of those are near enough. Rows of one content
-ask once. So a million rows take a million searches, in batches, and a picture that a shop uses ten thousand times is
-one question.
+Rows are taken in their order, and a row that no group has claimed begins one. It asks the index for its nearest few,
+and for more only while all of those are near enough. Rows of one content ask once. So a million rows take a million
+searches, in batches, and a picture that a shop uses ten thousand times is one question. No row joins through a chain
+of others: where everything is a little like the next, that would make one group of all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from index.arrays import Floats, Mask, Rows
 from index.filtering import Groups
@@ -20,8 +18,6 @@ from index.searching import Searcher
 
 BATCH = 1024
 FIRST_LOOK = 8  # neighbours of each row, itself included
-PAIRS_AT_ONCE = 4_000_000  # in memory before they are joined; 16 bytes each
-LAST_LOOK = 512  # a row with that many near neighbours is joined to all of them; they join the others
 
 
 @dataclass(frozen=True)
@@ -43,22 +39,50 @@ def near_duplicates(searcher: Searcher, threshold: float, *, content: str = "sha
     everything = np.arange(len(searcher))
     has_content = content in searcher.table.column_names
     same = Groups.of(searcher, content).of_row if has_content else everything
-    firsts = np.unique(same, return_index=True)[1]
-    joined = [(everything, firsts[same])]
-    for pairs in _near_pairs(searcher, firsts, threshold):
-        joined.append(pairs)
-        if sum(len(rows) for rows, _ in joined) > PAIRS_AT_ONCE + len(searcher):
-            joined = [(everything, _components(len(searcher), joined))]
-    return groups_of(searcher, everything, _components(len(searcher), joined))
+    _, contents, which = np.unique(same, return_index=True, return_inverse=True)
+    rows = np.sort(contents)  # the first of each content
+    return groups_of(searcher, everything, _firsts(searcher, rows, threshold)[contents[which]])
 
 
-def _components(rows: int, pairs: list[tuple[Rows, Rows]]) -> Rows:
-    """The first row of each row's connected component, where pairs of rows are joined."""
-    one, other = (np.concatenate(side) for side in zip(*pairs, strict=True))
-    graph = coo_array((np.ones(len(one), np.bool_), (one, other)), shape=(rows, rows))
-    labels = connected_components(graph, directed=False)[1]
-    firsts: Rows = np.unique(labels, return_index=True)[1][labels]
+def _firsts(searcher: Searcher, rows: Rows, threshold: float) -> Rows:
+    """For each of `rows` the first row of its group, itself perhaps; -1 for all other rows of the index."""
+    keep: Mask = np.zeros(len(searcher), dtype=np.bool_)
+    keep[rows] = True
+    mask = None if keep.all() else keep
+    firsts: Rows = np.full(len(searcher), -1, dtype=np.int64)
+    for start in range(0, len(rows), BATCH):
+        batch = rows[start : start + BATCH]
+        batch = batch[firsts[batch] < 0]
+        if not len(batch):
+            continue
+        neighbours = searcher.search(searcher.vectors(batch), FIRST_LOOK, keep=mask)
+        near = (neighbours.similarity >= threshold) & (neighbours.rows >= 0)
+        for line, row in enumerate(batch.tolist()):
+            if firsts[row] >= 0:
+                continue
+            alike = neighbours.rows[line][near[line]]
+            # An approximate search may have missed this row when an earlier one asked.
+            earlier = alike[firsts[alike] == alike]
+            if len(earlier):
+                firsts[row] = earlier.min()
+                continue
+            if near[line].all():
+                alike = _all_near(searcher, row, threshold, mask)
+            firsts[alike[firsts[alike] < 0]] = row
+            firsts[row] = row
     return firsts
+
+
+def _all_near(searcher: Searcher, row: int, threshold: float, mask: Mask | None) -> Rows:
+    """Every row at least so similar to one; asks for more until some of the answers are not."""
+    depth = 4 * FIRST_LOOK
+    while True:
+        neighbours = searcher.search(searcher.vectors([row]), depth, keep=mask)
+        near = (neighbours.similarity[0] >= threshold) & (neighbours.rows[0] >= 0)
+        if not near.all() or depth >= len(searcher):
+            found: Rows = neighbours.rows[0][near]
+            return found
+        depth *= 4
 
 
 def groups_of(searcher: Searcher, rows: Rows, group: Rows) -> list[NearDuplicates]:
@@ -73,22 +97,3 @@ def groups_of(searcher: Searcher, rows: Rows, group: Rows) -> list[NearDuplicate
 def _similarity_to_first(searcher: Searcher, rows: Rows) -> Floats:
     parts = (rows[start : start + BATCH] for start in range(0, len(rows), BATCH))
     return np.concatenate([searcher.similarity(rows[0], part) for part in parts])
-
-
-def _near_pairs(searcher: Searcher, firsts: Rows, threshold: float) -> Iterator[tuple[Rows, Rows]]:
-    """Pairs of different rows at least so similar, among the first rows of each content."""
-    keep: Mask = np.zeros(len(searcher), dtype=np.bool_)
-    keep[firsts] = True
-    mask = None if keep.all() else keep
-    depth, asking = FIRST_LOOK, firsts
-    while len(asking):
-        crowded = [np.empty(0, np.int64)]
-        for start in range(0, len(asking), BATCH):
-            batch = asking[start : start + BATCH]
-            neighbours = searcher.search(searcher.vectors(batch), depth, keep=mask)
-            near = neighbours.similarity >= threshold
-            crowded.append(batch[near.all(axis=1)])
-            near &= neighbours.rows != batch[:, None]
-            yield np.repeat(batch, near.sum(axis=1)), neighbours.rows[near]
-        asking = np.concatenate(crowded) if depth < min(LAST_LOOK, len(firsts)) else crowded[0]
-        depth *= 4

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -69,39 +70,37 @@ class RowFilter:
             raise ValueError("filtering by group needs the groups")
 
 
-def rows_with(
-    searcher: Searcher,
-    *,
-    keys: Sequence[str] | None = None,
-    between: tuple[str, float, float] | None = None,
-) -> Mask | None:
-    """One bool a row: whether its key is one of `keys`, and a column's value lies in a range, both ends included.
+def rows_among(searcher: Searcher, keys: Sequence[str]) -> Mask:
+    """One bool a row: whether its key is one of `keys`. Raises UnknownKey for a key that the index does not hold."""
+    asked = pa.array(sorted(set(keys)), pa.string())
+    names = searcher.table["image_key"].cast(pa.string())
+    unknown = asked.filter(pc.invert(pc.is_in(asked, names)))
+    if len(unknown):
+        raise UnknownKey(f"{len(unknown)} of {len(asked)} keys are not in this index, such as {unknown[0].as_py()!r}")
+    mask: Mask = pc.is_in(names, asked).to_numpy()
+    return mask
 
-    None where nothing is asked for, which is quicker than a mask of ones.
 
-    Raises:
-        UnknownKey: a key that the index does not hold.
-        UnknownColumn: the index was built without it.
-    """
-    masks: list[Mask] = []
-    if keys is not None:
-        asked = pa.array(sorted(set(keys)), pa.string())
-        names = searcher.table["image_key"].cast(pa.string())
-        unknown = asked.filter(pc.invert(pc.is_in(asked, names)))
-        if len(unknown):
-            raise UnknownKey(
-                f"{len(unknown)} of {len(asked)} keys are not in this index, such as {unknown[0].as_py()!r}"
-            )
-        masks.append(pc.is_in(names, asked).to_numpy())
-    if between is not None:
-        column, low, high = between
-        values = pc.fill_null(_column(searcher, column), float("nan")).to_numpy()
-        masks.append((values >= low) & (values <= high))
-    return np.logical_and.reduce(masks) if masks else None
+class Searchable(Protocol):
+    """N rows that are searched by likeness: an index, or anything that answers as it does."""
+
+    def __len__(self) -> int:
+        """N."""
+
+    def search(
+        self,
+        queries: ArrayLike,
+        k: int,
+        *,
+        nprobe: int | None = None,
+        rerank_factor: int | None = None,
+        keep: ArrayLike | None = None,
+    ) -> Neighbours:
+        """As `Searcher.search`."""
 
 
 def search_filtered(
-    searcher: Searcher,
+    searcher: Searchable,
     queries: ArrayLike,
     k: int,
     rows: RowFilter,

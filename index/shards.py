@@ -51,7 +51,7 @@ def write_index(
     shards: Sequence[int] | None = None,
     seed: int = 0,
     nprobe: int = 32,
-    model_version: int = 1,
+    look_version: int = 1,
 ) -> IndexDescription:
     """Write a whole index: the codebook, trained on evenly spread rows, the shards and `index.json`.
 
@@ -63,7 +63,7 @@ def write_index(
         shards: how many rows each shard holds; one shard of all rows by default.
         seed: of the codebook's training.
         nprobe: lists that a search looks in by default.
-        model_version: the model that made the vectors.
+        look_version: the look model that made the vectors.
 
     Raises:
         BadVectors: as `train_codebook` and `write_shard`.
@@ -80,7 +80,7 @@ def write_index(
         for number, (start, end) in enumerate(pairwise(accumulate([0, *(shards or [len(vectors)])])))
     ]
     rows = sum(shard.rows for shard in written)
-    description = IndexDescription(spec, rows, tuple(written), model_version, "", nprobe=nprobe, codebook=history)
+    description = IndexDescription(spec, rows, tuple(written), look_version, "", nprobe=nprobe, codebook=history)
     write_description(directory, description)
     return description
 

@@ -11,7 +11,7 @@ import json
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import astuple
 from importlib.resources import files as package_files
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from lake.versions import Versions
 
 CATALOGUE = "catalogue.duckdb"
 CATALOGUE_ATTEMPTS = 3
+NO_VERSION = -1  # the number of none
 
 STATUS = {"refuse": "refused", "register": "registered", "collect": "collected"}
 
@@ -64,10 +65,20 @@ def workbench(lake: Lake, *, memory_limit: str = "2GB") -> Iterator[duckdb.DuckD
     """
     with _opened(lake) as connection:
         connection.execute("SET memory_limit = ?", [memory_limit])
-        images, scores = lake.images.files(), lake.scores.files()
-        _create(connection, "tables", images=_relation(lake.images, images), scores=_relation(lake.scores, scores))
-        located = partial(_relation, located=True)
-        _create(connection, "places", images=located(lake.images, images), scores=located(lake.scores, scores))
+        images, embeddings = (table.files() for table in (lake.images, lake.embeddings))
+        _create(
+            connection,
+            "tables",
+            images=_relation(lake.images, images),
+            embeddings=_relation(lake.embeddings, embeddings),
+            scores=_relation(lake.scores, lake.scores.files()),
+        )
+        _create(
+            connection,
+            "places",
+            images=_relation(lake.images, images, located=True),
+            embeddings=_relation(lake.embeddings, embeddings, located=True),
+        )
         yield connection
 
 
@@ -145,8 +156,8 @@ def _write_once(lake: Lake) -> None:
 
 def _state(lake: Lake) -> tuple[object, ...]:
     """What the catalogue depends on, in short."""
-    tables = tuple(table.version() for table in (lake.images, lake.scores, lake.runs))
-    return *tables, lake.models.newest(), lake.indexes.newest()
+    tables = tuple(table.version() for table in (lake.images, lake.embeddings, lake.scores, lake.runs))
+    return *tables, lake.looks.newest(), lake.models.newest(), lake.indexes.newest()
 
 
 def _first_line(error: Exception) -> str:
@@ -155,14 +166,23 @@ def _first_line(error: Exception) -> str:
 
 def _create_views(connection: duckdb.DuckDBPyConnection, lake: Lake) -> None:
     serving = lake.serving()
+    _create_versions(connection, lake.looks, serving.look_version)
     _create_versions(connection, lake.models, serving.model_version)
     _create_versions(connection, lake.indexes, serving.index_version)
-    connection.execute("CREATE TABLE serving (model_version INTEGER, index_version INTEGER)")
-    connection.execute("INSERT INTO serving VALUES (?, ?)", [serving.model_version, serving.index_version])
-    images, scores, runs = (_relation(table, table.files()) for table in (lake.images, lake.scores, lake.runs))
-    _create(connection, "tables", images=images, scores=scores)
-    version = -1 if serving.model_version is None else serving.model_version
-    _create(connection, "readers", runs=runs, model_version=version)
+    connection.execute("CREATE TABLE serving (look_version INTEGER, index_version INTEGER, model_version INTEGER)")
+    connection.execute("INSERT INTO serving VALUES (?, ?, ?)", list(astuple(serving)))
+    tables = {
+        table.name: _relation(table, table.files()) for table in (lake.images, lake.embeddings, lake.scores, lake.runs)
+    }
+    runs = tables.pop("runs")
+    _create(connection, "tables", **tables)
+    _create(
+        connection,
+        "readers",
+        runs=runs,
+        look_version=serving.look_version or NO_VERSION,
+        model_version=serving.model_version or NO_VERSION,
+    )
 
 
 def _create(connection: duckdb.DuckDBPyConnection, name: str, **words: str | int) -> None:

@@ -30,6 +30,7 @@ class Collected:
     """What was removed, or would be."""
 
     indexes: tuple[int, ...]
+    looks: tuple[int, ...]
     models: tuple[int, ...]
     version_files: int
     workspaces: int
@@ -39,9 +40,9 @@ class Collected:
 
     def __str__(self) -> str:
         return (
-            f"removed {self.bytes / 1e6:.1f} MB: {len(self.indexes)} indexes, {len(self.models)} models, "
-            f"{self.workspaces} workspaces of dead runs, {self.checkpoints} checkpoints, {self.table_parts} parts that "
-            "no commit names"
+            f"removed {self.bytes / 1e6:.1f} MB: {len(self.indexes)} indexes, {len(self.looks)} looks, "
+            f"{len(self.models)} models, {self.workspaces} workspaces of dead runs, {self.checkpoints} checkpoints, "
+            f"{self.table_parts} parts that no commit names"
         )
 
 
@@ -62,21 +63,23 @@ def collect(lake: Lake, policy: CollectionPolicy, *, dry_run: bool = False, now:
     """
     now = now or datetime.now(UTC)
     before = now - policy.longest_run
-    # Indexes first: a model goes once no index that is kept names it.
+    # Indexes first: a look goes once no index that is kept names it.
     indexes = _collect_versions(lake, lake.indexes, policy, now, needed=set(), dry_run=dry_run)
     kept = lake.indexes.manifests(sorted(set(lake.indexes.known()) - set(indexes.versions)))
-    named = {int(manifest.properties["model_version"]) for manifest in kept}
-    models = _collect_versions(lake, lake.models, policy, now, needed=named, dry_run=dry_run)
+    named = {int(manifest.properties["look_version"]) for manifest in kept}
+    looks = _collect_versions(lake, lake.looks, policy, now, needed=named, dry_run=dry_run)
+    models = _collect_versions(lake, lake.models, policy, now, needed=set(), dry_run=dry_run)
     workspaces = _dead_workspaces(lake, before)
     checkpoints = [each for each in _objects(lake, "checkpoints") if each.last_modified <= before]
-    tables = (lake.images, lake.scores, lake.runs)
+    tables = (lake.images, lake.embeddings, lake.scores, lake.runs)
     parts = [part for table in tables for part in table.collect_parts(policy.longest_run, dry_run=dry_run)]
-    versioned = [*indexes.files, *models.files]
+    versioned = [*indexes.files, *looks.files, *models.files]
     loose = [*checkpoints, *(each for objects in workspaces.values() for each in objects)]
     if not dry_run:
         lake.store.delete([each.path for each in (*versioned, *loose)])
     return Collected(
         indexes=tuple(indexes.versions),
+        looks=tuple(looks.versions),
         models=tuple(models.versions),
         version_files=len(versioned),
         workspaces=len(workspaces),
@@ -87,13 +90,13 @@ def collect(lake: Lake, policy: CollectionPolicy, *, dry_run: bool = False, now:
 
 
 def expendable(entries: list[Entry], policy: CollectionPolicy, now: datetime, needed: set[int]) -> list[int]:
-    """The versions that a log names and that the policy lets go, oldest first; never the current or a needed one."""
+    """The versions that a log names and that the policy lets go, oldest first; never one that is in use or needed."""
     if not entries:
         return []
     spoken_of = {entry.version: entry.at for entry in entries}
     accepted = {entry.version: entry.sequence for entry in entries if entry.current == entry.version}
     newest = sorted(accepted, key=lambda version: accepted[version], reverse=True)
-    kept = {*newest[: policy.keep_versions], *needed, entries[-1].current}
+    kept = {*newest[: policy.keep_versions], *needed, entries[-1].current, entries[-1].serving}
     return sorted(version for version in known_among(entries) - kept if spoken_of[version] <= now - policy.oldest)
 
 

@@ -37,7 +37,7 @@ class LostRace(LakeError):
 
 
 class ModelReplaced(LostRace):
-    """The current model is another than the one that an index was made under."""
+    """Another look or model was put in place while an index or scores were made under the one before."""
 
 
 class LakeBusy(LakeError):

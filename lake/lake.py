@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lake.errors import LakeError, NoLake, ObjectNotFound
-from lake.schemas import IMAGES, RUNS, SCORES
+from lake.schemas import EMBEDDINGS, IMAGES, RUNS, SCORES
 from lake.store import Store, open_store
 from lake.tables import Table
 from lake.versions import Versions
@@ -18,11 +18,12 @@ UNFIT = {"directory": "*?[%\\", "S3": "*?[%\\#"}
 
 
 @dataclass(frozen=True)
-class ServingPair:
-    """What readers use: the model whose scores SQL shows and the index that search answers from."""
+class Serving:
+    """What readers use. The first two go together: an index is made of one look model's embeddings."""
 
-    model_version: int | None
-    index_version: int | None
+    look_version: int | None
+    index_version: int | None  # that search answers from
+    model_version: int | None  # whose polarity SQL and search show
 
 
 class Lake:
@@ -36,8 +37,10 @@ class Lake:
         self.store = store
         self.epoch = epoch
         self.images = Table(store, "images", IMAGES, epoch=epoch)
+        self.embeddings = Table(store, "embeddings", EMBEDDINGS, partition_by="look_version", epoch=epoch)
         self.scores = Table(store, "scores", SCORES, partition_by="model_version", epoch=epoch)
         self.runs = Table(store, "runs", RUNS)  # of any run, also of one that lost its lease
+        self.looks = Versions(store, "looks", epoch)
         self.models = Versions(store, "models", epoch)
         self.indexes = Versions(store, "indexes", epoch)
 
@@ -50,23 +53,35 @@ class Lake:
 
     def fence(self) -> None:
         """Have every log refuse commits under an older epoch from here on."""
-        self.images.fence()
-        self.scores.fence()
-        self.models.fence()
-        self.indexes.fence()
+        for table in (self.images, self.embeddings, self.scores):
+            table.fence()
+        for versions in (self.looks, self.models, self.indexes):
+            versions.fence()
 
     @property
     def uri(self) -> str:
         """The root URI."""
         return self.store.uri
 
-    def serving(self) -> ServingPair:
-        """The pair that readers use: the newest index entry names it; before any index, the promoted model."""
+    def serving(self) -> Serving:
+        """What readers use.
+
+        The newest index entry names the index and with it the look model; before any index, the promoted look
+        serves. The newest entry of the models' log names the model whose scores are complete; before any are, the
+        promoted one serves.
+        """
         index_version = self.indexes.current()
-        if index_version is None:
-            return ServingPair(self.models.current(), None)
-        model_version = self.indexes.manifest(index_version).properties["model_version"]
-        return ServingPair(int(model_version), index_version)
+        look_version = self.looks.current() if index_version is None else self.look_of(index_version)
+        return Serving(look_version, index_version, self.serving_model())
+
+    def serving_model(self) -> int | None:
+        """The model whose polarity readers see; None where none was trained yet."""
+        newest = self.models.newest()
+        return None if newest is None else newest.serving or newest.current
+
+    def look_of(self, index_version: int) -> int:
+        """The look model whose embeddings an index version holds. Raises UnknownVersion."""
+        return int(self.indexes.manifest(index_version).properties["look_version"])
 
 
 def open_lake(uri: str, *, create: bool = False) -> Lake:

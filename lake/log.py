@@ -1,8 +1,8 @@
-"""The log of one kind of version, models or indexes: its newest entry names the current version.
+"""The log of one kind of version, looks, models or indexes: its newest entry names the current version.
 
     models/log/000000000012.json
 
-Promote, publish, refuse, roll back and collect are new entries, each created with put-if-absent, so that of two
+Promote, serve, publish, refuse, roll back and collect are new entries, each created with put-if-absent, so that of two
 writers exactly one wins. The log knows numbers; what a version holds is `lake/versions.py`'s.
 """
 
@@ -20,11 +20,12 @@ from lake import documents
 from lake.errors import LostRace, UnknownVersion, lost
 from lake.store import Store
 
-Kind = Literal["models", "indexes"]
-Action = Literal["register", "promote", "refuse", "publish", "roll back", "collect", "fence"]
+Kind = Literal["looks", "models", "indexes"]
+Action = Literal["register", "promote", "serve", "refuse", "publish", "roll back", "collect", "fence"]
 
 FENCE: Action = "fence"  # an entry that only raises the epoch (`lake/lease.py`); nobody else is shown it
-QUIET = ("register", "refuse", "collect", FENCE)  # actions that leave the current version alone
+QUIET = ("register", "serve", "refuse", "collect", FENCE)  # actions that leave the current version alone
+SERVING = ("serve", "roll back")  # actions from which on readers use the version
 READERS = 16  # small objects read at once: an S3 answers each in tens of milliseconds, and a log grows every night
 _ENTRY = re.compile(r"/log/\d{12}\.json$")
 
@@ -41,6 +42,7 @@ class Entry:
     reason: str
     write_id: str
     epoch: int = 0  # the newest of the lease on the lake when it was written
+    serving: int | None = None  # the version whose answers readers use, where that is said apart from `current`
 
 
 class Log:
@@ -83,7 +85,7 @@ class Log:
         relies_on: int | None = None,
         reason: str = "",
     ) -> Entry:
-        """Write the next log entry. All but `register`, `refuse` and `collect` make the version current.
+        """Write the next log entry. All but `register`, `serve`, `refuse` and `collect` make the version current.
 
         `based_on` is the newest entry that the caller's decision rests on, `relies_on` the version whose files
         this one names. Entries written since then are no obstacle while they left both and the current version
@@ -147,7 +149,10 @@ class Log:
 
     def _next(self, newest: Entry | None, action: Action, version: int, reason: str) -> Entry:
         """The entry after the newest one; in a log without entries it is the first."""
-        sequence, current, epoch = (0, None, 0) if newest is None else (newest.sequence, newest.current, newest.epoch)
+        current = serving = None
+        sequence, epoch = 0, 0
+        if newest is not None:
+            sequence, epoch, current, serving = newest.sequence, newest.epoch, newest.current, newest.serving
         return Entry(
             sequence=sequence + 1,
             action=action,
@@ -157,6 +162,7 @@ class Log:
             reason=reason,
             write_id=uuid.uuid4().hex,
             epoch=max(epoch, self.epoch),
+            serving=version if action in SERVING else serving,
         )
 
     def _write(self, entry: Entry) -> bool:

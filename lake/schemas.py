@@ -24,16 +24,26 @@ IMAGES = pa.schema(
     ]
 )
 
+# The next two tables are by content: one row for each sha256 and version, whatever keys bear it.
+
+EMBEDDINGS = pa.schema(
+    [
+        ("sha256", pa.string()),
+        ("look_version", pa.int32()),
+        ("embedding", pa.list_(pa.field("element", pa.float32()))),
+        ("embedded_at", UTC_TIME),
+    ]
+)
+
 SCORES = pa.schema(
     [
-        ("image_key", pa.string()),
         ("sha256", pa.string()),
         ("model_version", pa.int32()),
-        ("polarity", pa.float32()),  # P(positive)
+        ("polarity", pa.float32()),  # P(positive), calibrated
+        ("logit", pa.float32()),  # its log-odds, which rank where polarities round to 1
         ("label", pa.string()),  # positive or negative
         ("positive_intensity", pa.float32()),
         ("negative_intensity", pa.float32()),
-        ("embedding", pa.list_(pa.field("element", pa.float32()))),
         ("scored_at", UTC_TIME),
     ]
 )
@@ -52,6 +62,7 @@ RUNS = pa.schema(
         ("started_at", UTC_TIME),
         ("finished_at", UTC_TIME),
         ("source", pa.string()),
+        ("look_version", pa.int32()),
         ("model_version", pa.int32()),
         ("index_version", pa.int32()),
         ("listed", pa.int64()),
@@ -62,10 +73,14 @@ RUNS = pa.schema(
         ("skipped", pa.int64()),
         ("deleted", pa.int64()),
         ("live", pa.int64()),
+        ("already_embedded", pa.int64()),
+        ("embedded", pa.int64()),
         ("already_scored", pa.int64()),
         ("scored", pa.int64()),
         ("indexed", pa.int64()),
         ("published", pa.bool_()),
+        ("same_product_at_1", pa.float64()),  # how often the nearest picture shows the query's own product
+        ("same_product_at_5", pa.float64()),
         ("pictures_per_second", pa.float64()),
         ("stages", pa.list_(pa.field("element", STAGE))),
         ("stage_times", pa.list_(pa.field("element", STAGE_TIME))),

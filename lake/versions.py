@@ -1,4 +1,4 @@
-"""Versions of models and of indexes: immutable files, a manifest with their hashes, one log that names the current.
+"""Versions of looks, models and indexes: immutable files, a manifest with their hashes, one log that names the current.
 
     models/versions/000007/claim.json      who is writing it (put-if-absent)
     models/versions/000007/weights.safetensors, …

@@ -21,8 +21,10 @@ def attention_maps(model: Predictor, batch: NDArray[np.uint8]) -> NDArray[np.flo
     average place and 1 lies one standard deviation (times the learnt scale) above it.
 
     Raises:
-        ValueError: another shape or type than this network's preprocessing makes.
+        ValueError: another shape or type than this network's preprocessing makes, or a look without a network.
     """
+    if model.network is None:
+        raise ValueError("expected a polarity network, found a look alone, which has no attention")
     pixels = to_tensor(batch)
     model.check(pixels)
     output = model.network(model.preprocessing.normalise(pixels.to(model.device)))

@@ -1,15 +1,29 @@
-"""Whether P(positive) means what it says, and temperature scaling, which makes it so. Knows arrays only.
+"""Whether P(positive) means what it says, and a calibration, which makes it so. Knows arrays only.
 
-logit(p') = logit(p) / T, with one number T fitted on validation pictures. T > 1 softens an overconfident network, T < 1
-sharpens a timid one; the order of the pictures and every answer at 0.5 stay.
+A calibration maps a network's log-odds of positive to those that are served. It rises strictly, nowhere slower than a
+tenth of the network's log-odds, so that it keeps every rank: two pictures tie only where the network cannot tell them
+apart. Two kinds are fitted on validation pictures, by labels in [0, 1]:
+
+- a temperature T: the log-odds are divided by T. T > 1 softens an overconfident network, T < 1 sharpens a timid one,
+  and every answer at 0.5 stays;
+- isotonic, from `ISOTONIC_FROM` pictures on: the shares of positives in bins, made to rise, with lines between them.
+
+One is kept only where it lowers the error on pictures that it was not fitted on: see `fit_calibration`.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from model.bootstrap import group_means
+
+Floats = NDArray[np.floating]
 
 BINS = 10
 """Bins of equal width into which P(positive) is sorted."""
@@ -17,75 +31,194 @@ BINS = 10
 LEAST, MOST = 0.1, 10.0
 """A network outside these is not miscalibrated but broken; scaling should not hide that."""
 
-_SHORTEST = 1e-7
-"""float32 rounds a sure answer to exactly 0 or 1, whose logit is infinite."""
+ISOTONIC_FROM = 500
+"""Validation pictures. With fewer, steps that are chance outweigh what a temperature cannot say."""
+ISOTONIC_BIN = 25  # pictures
+
+BOOTSTRAP = 1000
+CONFIDENCE = 0.95  # that a calibration helps: by chance one in two would on a few pictures
+FOLDS = 5
 
 
-def fit_temperature(polarity: NDArray[np.floating], labels: NDArray[np.int64]) -> float:
-    """The temperature with the smallest cross-entropy on these pictures; 1.0 where they lack a class.
+@dataclass(frozen=True)
+class Calibration:
+    """From a network's log-odds to those that are served."""
 
-    The targets are Platt's, (n₁ + 1)/(n₁ + 2) and 1/(n₀ + 2), not 1 and 0: otherwise a few validation pictures
-    that are all answered right would send T to its lower bound.
+    temperature: float = 1.0
+    knots: tuple[tuple[float, float], ...] = ()
+    """The network's log-odds and the served ones, both rising. Lines join them, and beyond the first and the last the
+    slope is 1 / temperature. None: the temperature alone."""
+
+    def __post_init__(self) -> None:
+        if not (self.temperature > 0 and math.isfinite(self.temperature)):
+            raise ValueError(f"temperature: expected above 0, found {self.temperature}")
+        if self.knots and not (np.isfinite(self.knots).all() and (np.diff(self.knots, axis=0) > 0).all()):
+            raise ValueError(f"knots: expected both columns to rise, found {self.knots}")
+
+    def apply(self, logits: Floats) -> NDArray[np.float64]:
+        """B served log-odds from B of the network."""
+        raw = logits.astype(np.float64)
+        if not self.knots:
+            return raw / self.temperature
+        x, y = np.array(self.knots).T
+        beyond = (raw - np.clip(raw, x[0], x[-1])) / self.temperature
+        return np.asarray(np.interp(raw, x, y) + beyond)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values, for a manifest."""
+        return {"temperature": self.temperature, "knots": [list(knot) for knot in self.knots]}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> Calibration:
+        """The inverse of `to_dict`."""
+        return cls(fields["temperature"], tuple((x, y) for x, y in fields["knots"]))
+
+
+UNCALIBRATED = Calibration()
+
+Fit = Callable[[Floats, Floats], Calibration]
+
+
+def probability(logits: Floats) -> NDArray[np.float64]:
+    """P(positive) of log-odds, in float64."""
+    # Not scipy's expit: every process that scores would wait for its import.
+    return np.asarray(np.exp(-np.logaddexp(0, -logits.astype(np.float64))))
+
+
+def fit_calibration(logits: Floats, labels: Floats, groups: NDArray[Any], *, seed: int) -> Calibration:
+    """The calibration that surely helps pictures that it was not fitted on.
+
+    Each kind is fitted on four fifths of the groups and answers for the last fifth, in turn. It is a candidate only
+    where its answers have less cross-entropy than the network's own (or the simpler kind's) in 95 % of bootstrap
+    samples of whole groups, and no larger calibration error. The best one is fitted again on all pictures; where none
+    is a candidate, `UNCALIBRATED`.
+
+    Args:
+        logits: B log-odds of the validation pictures.
+        labels: B in [0, 1].
+        groups: B of any comparable type; a group is on one side of a fold.
+        seed: of the dealing of groups to folds.
 
     Raises:
-        ValueError: lengths differ, or a polarity is not in [0, 1].
+        ValueError: lengths differ, a logit is not finite, or a label not in [0, 1].
     """
-    if len(polarity) != len(labels):
-        raise ValueError(f"expected one polarity a label ({len(labels)}), found {len(polarity)}")
-    positives = int(labels.sum())
+    _check(logits, labels)
+    if len(groups) != len(logits):
+        raise ValueError(f"expected one group a picture ({len(logits)}), found {len(groups)}")
+    names, group = np.unique(groups, return_inverse=True)
+    if len(names) < 2:
+        return UNCALIBRATED
+    fold = (np.random.default_rng(seed).permutation(len(names)) % FOLDS)[group]
+    kinds: list[Fit] = [fit_temperature, *([fit_isotonic] if len(logits) >= ISOTONIC_FROM else [])]
+    best, served = UNCALIBRATED, logits
+    largest_error = calibration_error(labels, probability(logits))
+    for fit in kinds:
+        answers = _cross_fitted(fit, logits, labels, fold)
+        gain = _cross_entropies(served, labels) - _cross_entropies(answers, labels)
+        sure = float(np.quantile(group_means(gain, groups, BOOTSTRAP, seed), 1 - CONFIDENCE))
+        if sure > 0 and calibration_error(labels, probability(answers)) <= largest_error:
+            best, served = fit(logits, labels), answers
+    return best
+
+
+def _cross_fitted(fit: Fit, logits: Floats, labels: Floats, fold: NDArray[np.int64]) -> NDArray[np.float64]:
+    answers = np.empty(len(logits))
+    for number in np.unique(fold).tolist():
+        inside = fold == number
+        answers[inside] = fit(logits[~inside], labels[~inside]).apply(logits[inside])
+    return answers
+
+
+def fit_temperature(logits: Floats, labels: Floats) -> Calibration:
+    """The temperature with the smallest cross-entropy on these pictures; 1.0 where they lack a class.
+
+    The targets are Platt's, (n₁ + 1)/(n₁ + 2) and 1/(n₀ + 2), not 1 and 0 (a share lies between them as it lies
+    between 1 and 0): otherwise a few validation pictures that are all answered right would send T to its lower bound.
+
+    Raises:
+        ValueError: lengths differ, a logit is not finite, or a label not in [0, 1].
+    """
+    _check(logits, labels)
+    positives = float(labels.sum())
     negatives = len(labels) - positives
     if not positives or not negatives:
-        return 1.0
+        return UNCALIBRATED
     from scipy.optimize import minimize_scalar
 
-    logits = _logits(polarity)
-    targets = np.where(labels == 1, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    high, low = (positives + 1) / (positives + 2), 1 / (negatives + 2)
+    targets = low + labels * (high - low)
 
-    def loss(log_temperature: float) -> float:
-        scaled = logits / math.exp(log_temperature)
-        return float(np.mean(np.logaddexp(0, scaled) - targets * scaled))
+    # Cross-entropy is convex in 1/T, so it has one valley in log T.
+    lowest = minimize_scalar(
+        lambda log_temperature: cross_entropy(logits / math.exp(log_temperature), targets),
+        bounds=(math.log(LEAST), math.log(MOST)),
+        method="bounded",
+        options={"xatol": 1e-9},
+    )
+    return Calibration(math.exp(lowest.x))
 
-    # The loss is convex in 1/T, so it has one valley in log T.
-    bounds = math.log(LEAST), math.log(MOST)
-    lowest = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-9})
-    return math.exp(lowest.x)
+
+def fit_isotonic(logits: Floats, labels: Floats) -> Calibration:
+    """The shares of positives in bins of `ISOTONIC_BIN` pictures of like log-odds, pooled until they rise.
+
+    Each share counts one more picture of either class, so that none is 0 or 1. Between the middles of bins the
+    log-odds are joined by lines, none flatter than 1 / `MOST`; beyond them a fitted temperature goes on.
+
+    Raises:
+        ValueError: lengths differ, a logit is not finite, or a label not in [0, 1].
+    """
+    from sklearn.isotonic import isotonic_regression
+
+    temperature = fit_temperature(logits, labels).temperature
+    order = np.argsort(logits, kind="stable")
+    bins = np.array_split(order, max(1, len(logits) // ISOTONIC_BIN))
+    pictures = np.array([len(rows) for rows in bins])
+    shares = np.array([(labels[rows].sum() + 1) / (len(rows) + 2) for rows in bins])
+    rising = isotonic_regression(shares, sample_weight=pictures)
+    _, level = np.unique(rising, return_inverse=True)
+    middles = np.bincount(level, [float(logits[rows].sum()) for rows in bins]) / np.bincount(level, pictures)
+    served = np.log(rising) - np.log1p(-rising)
+    knots: list[tuple[float, float]] = []
+    for x, y in zip(middles.tolist(), served[np.unique(level, return_index=True)[1]].tolist(), strict=True):
+        if not knots:
+            knots.append((x, y))
+        elif x > knots[-1][0]:
+            knots.append((x, max(y, knots[-1][1] + (x - knots[-1][0]) / MOST)))
+    return Calibration(temperature, tuple(knots))
 
 
-def apply_temperature(polarity: NDArray[np.floating], temperature: float) -> NDArray[np.float64]:
-    """P(positive) at this temperature. Raises ValueError for a temperature that is not above 0."""
-    if not (temperature > 0 and math.isfinite(temperature)):
-        raise ValueError(f"temperature: expected above 0, found {temperature}")
-    if temperature == 1:
-        return polarity.astype(np.float64)
-    from scipy.special import expit
+def cross_entropy(logits: Floats, labels: Floats) -> float:
+    """The mean of −b·log p − (1 − b)·log(1 − p), p the probability of the log-odds and b the label."""
+    return float(np.mean(_cross_entropies(logits, labels)))
 
-    scaled: NDArray[np.float64] = expit(_logits(polarity) / temperature)
-    return scaled
+
+def _cross_entropies(logits: Floats, labels: Floats) -> NDArray[np.float64]:
+    """B, of each picture."""
+    return np.asarray(np.logaddexp(0, logits) - labels * logits, dtype=np.float64)
 
 
 def calibration_bins(
-    labels: NDArray[np.integer], polarity: NDArray[np.floating]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
-    """The pictures of each bin, the positive ones among them, and the sum of their P(positive).
+    labels: NDArray[Any], polarity: Floats
+) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """The pictures of each bin, the sum of their labels (the positive ones among them), and of their P(positive).
 
     Not scikit-learn's `calibration_curve`: that gives neither the counts nor the empty bins.
     """
     bins = np.minimum((polarity * BINS).astype(np.int64), BINS - 1)
-    pictures = np.bincount(bins, minlength=BINS)
-    positives = np.bincount(bins[labels == 1], minlength=BINS)
-    promised = np.bincount(bins, weights=polarity.astype(np.float64), minlength=BINS)
-    return pictures, positives, promised.astype(np.float64)  # of no pictures numpy counts in whole numbers
+    sums = [np.bincount(bins, values.astype(np.float64), BINS).astype(np.float64) for values in (labels, polarity)]
+    return np.bincount(bins, minlength=BINS), sums[0], sums[1]  # of no pictures numpy counts in whole numbers
 
 
-def calibration_error(labels: NDArray[np.integer], polarity: NDArray[np.floating]) -> float:
-    """ECE: Σ over bins of |mean polarity − share of positives|, each weighted by its share of the pictures."""
+def calibration_error(labels: NDArray[Any], polarity: Floats) -> float:
+    """ECE: Σ over bins of |mean polarity − mean label|, each weighted by its share of the pictures."""
     _, positives, promised = calibration_bins(labels, polarity)
     return float(np.abs(promised - positives).sum() / len(labels))
 
 
-def _logits(polarity: NDArray[np.floating]) -> NDArray[np.float64]:
-    p = polarity.astype(np.float64)
-    if not ((p >= 0) & (p <= 1)).all():
-        raise ValueError("expected every polarity in [0, 1], found others")
-    p = np.clip(p, _SHORTEST, 1 - _SHORTEST)
-    return np.asarray(np.log(p) - np.log1p(-p), dtype=np.float64)
+def _check(logits: Floats, labels: Floats) -> None:
+    if len(logits) != len(labels):
+        raise ValueError(f"expected one logit a label ({len(labels)}), found {len(logits)}")
+    if not np.isfinite(logits).all():
+        raise ValueError("expected finite logits, found others")
+    if not ((labels >= 0) & (labels <= 1)).all():
+        raise ValueError("expected labels in [0, 1], found others")

@@ -138,6 +138,7 @@ def optimizer_tensors(network: nn.Module, optimizer: torch.optim.Optimizer) -> d
     return {
         f"{name}/{key}": value
         for name, parameter in network.named_parameters()
+        if parameter.requires_grad
         for key, value in optimizer.state[parameter].items()
     }
 
@@ -149,9 +150,10 @@ def restore_optimizer(network: nn.Module, optimizer: torch.optim.Optimizer, tens
         owner, _, key = name.rpartition("/")
         states.setdefault(owner, {})[key] = tensor
     for name, parameter in network.named_parameters():
-        optimizer.state[parameter] = {
-            key: _like(parameter, key, tensor) for key, tensor in states.get(name, {}).items()
-        }
+        if parameter.requires_grad:
+            optimizer.state[parameter] = {
+                key: _like(parameter, key, tensor) for key, tensor in states.get(name, {}).items()
+            }
 
 
 def _like(parameter: nn.Parameter, key: str, tensor: Tensor) -> Tensor:

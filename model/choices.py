@@ -6,3 +6,5 @@ from typing import Literal
 
 Precision = Literal["auto", "float32", "bfloat16"]
 ScoringPrecision = Literal["auto", "float32", "bfloat16", "float16"]
+
+LOOK_DIMENSIONS = 512  # of a trained look's embedding; measured: docs/model.md, "The trained projection"

@@ -2,6 +2,7 @@
 
     ModelError
     ├── Undecodable       record the row with its reason and go on
+    ├── UnfitPicture      stop: choose another size of the network's input
     ├── WeightsMismatch   stop: these weights are not of this network, or are damaged
     ├── LabelsUnusable    stop: the labels cannot train or measure a model
     └── TrainingDiverged  stop: the loss left the finite numbers
@@ -22,6 +23,10 @@ class Undecodable(ModelError):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class UnfitPicture(ModelError):
+    """The backbone has no maps of a picture of this size; the message names the nearest that has."""
 
 
 class WeightsMismatch(ModelError):

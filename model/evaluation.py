@@ -2,6 +2,9 @@
 
 Shapes: B pictures; G groups (products) of pictures. Intervals are 95% intervals of a bootstrap over groups
 (`model.bootstrap`). A measure without meaning (one class only) is None, never NaN.
+
+A label may be a share of raters in [0, 1]. From `POSITIVE_FROM` on it counts as positive, exactly there too, as an
+answer does; the Brier score and the calibration error take the share as it is.
 """
 
 from __future__ import annotations
@@ -13,15 +16,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model.bootstrap import Interval, group_draws, group_means, middle
-from model.calibration import apply_temperature, calibration_error
+from model.bootstrap import BOOTSTRAP, Interval, group_draws, group_means, middle
+from model.calibration import calibration_error
 from model.errors import LabelsUnusable
-from model.retrieval import Retrieval
+from model.strength import Strength
 
 POSITIVE_FROM = 0.5
 """A picture counts as positive from this P(positive) on."""
 
-BOOTSTRAP = 1000
+SURE = 0.05
+"""A P(positive) within this of 0 or 1 says which, and no more how strongly."""
+
 SMALLEST_CORRELATION = 3  # pictures; through two points goes a line whatever they are
 
 Unknown = tuple[None, None]
@@ -55,7 +60,9 @@ class HeldOut:
     """What a model answered on the held-out pictures: what two models are compared by, picture by picture."""
 
     labels: NDArray[np.int64]
+    """0 or 1: shares are rounded by `answers_of`."""
     polarity: NDArray[np.floating]
+    """As served."""
     groups: NDArray[Any]
     categories: NDArray[Any] | None = None
 
@@ -86,9 +93,9 @@ class Evaluation:
     auroc: float
     """The chance that a positive picture scores above a negative one; a tie counts half."""
     brier: float
-    """The mean squared error of P(positive)."""
+    """The mean squared error of P(positive) as served."""
     ece: float
-    """Expected calibration error of P(positive) over ten bins of equal width."""
+    """Expected calibration error of P(positive) as served, over ten bins of equal width."""
     confusion: Confusion
     """Counts [label][answer], negative first."""
     balanced_accuracy_low: float | None = None
@@ -97,42 +104,40 @@ class Evaluation:
     auroc_high: float | None = None
     auprc: float | None = None
     """Average precision of finding the positive pictures; the share of positives for a constant answer."""
-    temperature: float | None = None
-    """Fitted on the validation pictures."""
-    ece_calibrated: float | None = None
-    """`ece` of P(positive) at that temperature."""
+    ece_uncalibrated: float | None = None
+    """`ece` of what the network says by itself; None where it is served so."""
+    between: float | None = None
+    """The share of pictures whose P(positive) as served lies further than `SURE` from 0 and 1."""
+    strength: Strength | None = None
+    """Where it is known how strongly people felt."""
     categories: Mapping[str, Slice] | None = None
     intensities: Correlations | None = None
-    retrieval: Retrieval | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values, for a manifest."""
-        fields = asdict(self) | {"confusion": [list(row) for row in self.confusion]}
-        if self.retrieval is not None:
-            fields["retrieval"]["recall"] = {str(k): asdict(recall) for k, recall in self.retrieval.recall.items()}
-        return fields
+        return asdict(self) | {"confusion": [list(row) for row in self.confusion]}
 
 
 def evaluate(
-    labels: NDArray[np.int64],
+    labels: NDArray[Any],
     polarity: NDArray[np.floating],
     groups: NDArray[Any],
     *,
     bootstrap: int = BOOTSTRAP,
     seed: int,
-    temperature: float | None = None,
+    uncalibrated: NDArray[np.floating] | None = None,
     categories: NDArray[Any] | None = None,
     intensities: NDArray[np.floating] | None = None,
 ) -> Evaluation:
-    """Measures P(positive) against labels. Retrieval is measured apart: `model.retrieval`.
+    """Measures P(positive) against labels. Strength is measured apart: `model.strength`.
 
     Args:
-        labels: B of 0 and 1.
-        polarity: B of P(positive), before calibration.
+        labels: B in [0, 1].
+        polarity: B of P(positive), as served: in float64, where the served log-odds' ranks are not lost.
         groups: B of any comparable type.
         bootstrap: how many samples the intervals come from. Their width is 0 where every answer is right.
         seed: of the bootstrap.
-        temperature: from `fit_temperature` on pictures that are not among these.
+        uncalibrated: B of P(positive) before calibration.
         categories: B of names or None; a picture without one is in no slice.
         intensities: B×2, negative and positive.
 
@@ -142,13 +147,14 @@ def evaluate(
     """
     from sklearn.metrics import average_precision_score, roc_auc_score
 
-    _check(labels, polarity, groups)
     _check_lengths(len(labels), categories=categories, intensities=intensities)
+    _check_lengths(len(labels), polarity=polarity, groups=groups, uncalibrated=uncalibrated)
+    shares, labels = np.asarray(labels, np.float64), answers_of(np.asarray(labels))
+    _check(labels, shares, polarity)
     answers = answers_of(polarity)
     correct = answers == labels
     positives = int(labels.sum())
     tn, fp, fn, tp = np.bincount(2 * labels + answers, minlength=4).tolist()
-    calibrated = None if temperature is None else calibration_error(labels, apply_temperature(polarity, temperature))
     accuracy, balanced, auroc = _intervals(labels, polarity, groups, bootstrap, seed)
     return Evaluation(
         pictures=len(labels),
@@ -159,33 +165,30 @@ def evaluate(
         balanced_accuracy=float((correct[labels == 0].mean() + correct[labels == 1].mean()) / 2),
         majority_share=max(positives, len(labels) - positives) / len(labels),
         auroc=float(roc_auc_score(labels, polarity)),
-        brier=float(np.mean((polarity.astype(np.float64) - labels) ** 2)),
-        ece=calibration_error(labels, polarity),
+        brier=float(np.mean((polarity.astype(np.float64) - shares) ** 2)),
+        ece=calibration_error(shares, polarity),
         confusion=((tn, fp), (fn, tp)),
         balanced_accuracy_low=balanced[0],
         balanced_accuracy_high=balanced[1],
         auroc_low=auroc[0],
         auroc_high=auroc[1],
         auprc=float(average_precision_score(labels, polarity)),
-        temperature=temperature,
-        ece_calibrated=calibrated,
+        ece_uncalibrated=None if uncalibrated is None else calibration_error(shares, uncalibrated),
+        between=float(np.mean((polarity > SURE) & (polarity < 1 - SURE))),
         categories=None if categories is None else _slices(labels, correct, groups, categories, bootstrap, seed),
         intensities=None if intensities is None else correlate_intensities(intensities, labels),
     )
 
 
-def answers_of(polarity: NDArray[np.floating]) -> NDArray[np.int64]:
-    """B of 0 and 1."""
+def answers_of(polarity: NDArray[Any]) -> NDArray[np.int64]:
+    """B of 0 and 1, of polarities or of labels that are shares."""
     return (polarity >= POSITIVE_FROM).astype(np.int64)
 
 
-def _check(labels: NDArray[np.int64], polarity: NDArray[np.floating], groups: NDArray[Any]) -> None:
-    if not len(labels) == len(polarity) == len(groups):
-        raise ValueError(
-            f"expected one polarity and one group a label ({len(labels)}), found {len(polarity)} and {len(groups)}"
-        )
-    if not ((polarity >= 0) & (polarity <= 1)).all():
-        raise ValueError("expected every polarity in [0, 1], found others")
+def _check(labels: NDArray[np.int64], shares: NDArray[np.float64], polarity: NDArray[np.floating]) -> None:
+    for name, values in (("label", shares), ("polarity", polarity)):
+        if not ((values >= 0) & (values <= 1)).all():
+            raise ValueError(f"expected every {name} in [0, 1], found others")
     classes = np.unique(labels).tolist()
     if classes != [0, 1]:
         raise LabelsUnusable(f"expected labels 0 and 1 among the pictures to measure on, found {classes}")
@@ -223,7 +226,7 @@ def _intervals(
 
 
 def _weighted_auroc(labels: NDArray[np.int64], level: NDArray[np.int64], weights: NDArray[Any]) -> float:
-    """`level` is the polarity's rank, equal for ties.
+    """`level` is a picture's rank, equal for ties.
 
     Not scikit-learn's, which takes milliseconds: the bootstrap asks a thousand times.
     """

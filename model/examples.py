@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,8 +40,8 @@ class Examples(Protocol):
         """What made the pixels."""
 
     @property
-    def labels(self) -> NDArray[np.int64]:
-        """n of 0 (negative) and 1 (positive)."""
+    def labels(self) -> NDArray[Any]:
+        """n from 0 (negative) to 1 (positive): whole numbers, or shares of raters."""
 
     @property
     def weights(self) -> NDArray[np.float32]:
@@ -62,7 +62,7 @@ class JpegExamples:
     def __init__(
         self,
         jpegs: Sequence[bytes],
-        labels: NDArray[np.int64],
+        labels: NDArray[Any],
         weights: NDArray[np.float32],
         preprocessing: Preprocessing,
         *,
@@ -133,7 +133,7 @@ class Subset:
         return self.examples.preprocessing
 
     @property
-    def labels(self) -> NDArray[np.int64]:
+    def labels(self) -> NDArray[Any]:
         """The labels of these pictures."""
         return self.examples.labels[self.indices]
 
@@ -158,8 +158,10 @@ def check_examples(examples: Examples, *, at_least: int = 2) -> None:
     """Raises LabelsUnusable where nothing can be learned."""
     if len(examples) < at_least:
         raise LabelsUnusable(f"expected at least {at_least} pictures to train on, found {len(examples)}")
-    strange = sorted(set(np.unique(examples.labels).tolist()) - {0, 1})
-    if strange:
-        raise LabelsUnusable(f"expected labels 0 (negative) and 1 (positive), found also {strange[:3]}")
+    strange = examples.labels[~((examples.labels >= 0) & (examples.labels <= 1))]
+    if len(strange):
+        raise LabelsUnusable(
+            f"expected labels from 0 (negative) to 1 (positive), found also {np.unique(strange)[:3].tolist()}"
+        )
     if not (examples.weights >= 0).all() or not examples.weights.any():
         raise LabelsUnusable("expected weights of at least 0 and some above, found others")

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from model.bootstrap import Interval, group_draws, group_means, middle
-from model.calibration import apply_temperature, calibration_error
+from model.bootstrap import balanced_gain, group_means
+from model.calibration import calibration_error
 from model.evaluation import Evaluation, HeldOut
 from model.gate_policy import GatePolicy
 
@@ -65,8 +65,7 @@ def decide(candidate: Judged, incumbent: Judged | None, policy: GatePolicy) -> D
 
     Args:
         candidate: judged on held-out pictures.
-        incumbent: judged on the same pictures in the same order; None for a first model or an untrained incumbent,
-            whose polarity says nothing.
+        incumbent: judged on the same pictures in the same order; None for a first model.
         policy: the thresholds.
     """
     measured = candidate.evaluation
@@ -88,9 +87,7 @@ def _soundness(candidate: Evaluation, answers: HeldOut, policy: GatePolicy) -> C
             f"answers: expected {candidate.pictures} in [0, 1] (the evaluation's pictures), "
             f"found {len(polarity)}, of them {strange} outside",
         )
-    calibrated = polarity if candidate.temperature is None else apply_temperature(polarity, candidate.temperature)
-    most = policy.largest_ece + _chance_ece(calibrated, policy)
-    error = candidate.ece if candidate.ece_calibrated is None else candidate.ece_calibrated
+    most, error = policy.largest_ece + _chance_ece(polarity, policy), candidate.ece
     return Check(
         error <= most, f"calibration error: expected at most {most:.3f} (the limit beyond chance), found {error:.3f}"
     )
@@ -122,14 +119,15 @@ def _comparisons(candidate: Judged, incumbent: Judged, policy: GatePolicy) -> It
         )
     else:
         yield from _paired(ours, theirs, policy)
-    yield from _recalls(measured, before, policy)
 
 
 def _paired(held_out: HeldOut, incumbent: HeldOut, policy: GatePolicy) -> Iterator[Check]:
     # −1, 0 or 1 a picture: which of the two models alone is right.
     gain = held_out.correct.astype(np.int64) - incumbent.correct
-    balanced_gain, bounds = _balanced_gain(gain, held_out, policy)
-    yield _at_least("balanced accuracy's gain", 0, balanced_gain, "over the incumbent")
+    mean_gain, bounds = balanced_gain(
+        gain, held_out.labels, held_out.groups, policy.bootstrap_samples, policy.bootstrap_seed
+    )
+    yield _at_least("balanced accuracy's gain", 0, mean_gain, "over the incumbent")
     yield _at_least(
         "balanced accuracy's gain, lower 95% bound",
         -policy.credible_loss,
@@ -138,23 +136,6 @@ def _paired(held_out: HeldOut, incumbent: HeldOut, policy: GatePolicy) -> Iterat
     )
     if held_out.categories is not None:
         yield _slices(gain, held_out, policy)
-
-
-def _balanced_gain(gain: NDArray[np.int64], held_out: HeldOut, policy: GatePolicy) -> tuple[float, Interval | None]:
-    """The difference of balanced accuracies, and its interval over samples of whole groups."""
-    _, group = np.unique(held_out.groups, return_inverse=True)
-    of_class = [held_out.labels == value for value in (0, 1)]
-    gains = np.stack([np.bincount(group, weights=gain * inside) for inside in of_class])
-    counts = np.stack([np.bincount(group, weights=inside) for inside in of_class])
-
-    def mean_gain(drawn: NDArray[np.int64]) -> float:
-        pictures = counts @ drawn
-        return float(np.mean(gains @ drawn / pictures)) if pictures.all() else float("nan")
-
-    samples = [
-        mean_gain(drawn) for drawn in group_draws(counts.shape[1], policy.bootstrap_samples, policy.bootstrap_seed)
-    ]
-    return mean_gain(np.ones(counts.shape[1], dtype=np.int64)), middle(np.array(samples))
 
 
 def _slices(gain: NDArray[np.int64], held_out: HeldOut, policy: GatePolicy) -> Check:
@@ -175,14 +156,6 @@ def _slices(gain: NDArray[np.int64], held_out: HeldOut, policy: GatePolicy) -> C
         f"categories: expected none of the {len(large)} with {policy.slice_pictures} pictures or more worse than the "
         f"incumbent by more than {policy.slice_loss:.3f} with 95% confidence, found {', '.join(worse) or 'none'}",
     )
-
-
-def _recalls(candidate: Evaluation, incumbent: Evaluation, policy: GatePolicy) -> Iterator[Check]:
-    if candidate.retrieval is None or incumbent.retrieval is None:
-        return
-    for k in sorted(candidate.retrieval.recall.keys() & incumbent.retrieval.recall.keys()):
-        before, now = incumbent.retrieval.recall[k].value, candidate.retrieval.recall[k].value
-        yield _at_least(f"retrieval recall@{k}", before - policy.recall_loss, now, "the incumbent")
 
 
 def _at_least(measure: str, expected: float, found: float, origin: str) -> Check:

@@ -7,7 +7,17 @@ from pydantic.dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
-class GatePolicy:
+class BootstrapPolicy:
+    """What every gate's confidence bounds are made from."""
+
+    bootstrap_samples: int = Field(
+        default=2000, ge=1, description="Samples that the gate's confidence bounds are made from."
+    )
+    bootstrap_seed: int = Field(default=0, ge=0, description="Of those samples.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatePolicy(BootstrapPolicy):
     """The floors, and how much worse than the incumbent is still good enough."""
 
     minimum_accuracy_above_majority: float = Field(
@@ -39,11 +49,21 @@ class GatePolicy:
         le=1,
         description="Loss of a category's accuracy, with 95 % confidence, that refuses a candidate.",
     )
-    # Similarity search is a use of its own, which polarity's measures do not see.
-    recall_loss: float = Field(
-        default=0.05, ge=0, le=1, description="Loss of retrieval recall against the incumbent, by point estimate."
+
+
+@dataclass(frozen=True, kw_only=True)
+class LookGatePolicy(BootstrapPolicy):
+    """What a trained look model must find to be promoted. A promotion computes every embedding anew."""
+
+    least_products: int = Field(
+        default=5, ge=2, description="Held-out products with two pictures or more that the comparison needs."
     )
-    bootstrap_samples: int = Field(
-        default=2000, ge=1, description="Samples that the gate's confidence bounds are made from."
+    least_product_gain: float = Field(
+        default=0.0,
+        ge=-1,
+        le=1,
+        description="Lower 95 % bound of the gain in finding the same product first over the current look model.",
     )
-    bootstrap_seed: int = Field(default=0, ge=0, description="Of those samples.")
+    kind_loss: float = Field(
+        default=0.02, ge=0, le=1, description="Loss in finding the same kind among other products, by point estimate."
+    )

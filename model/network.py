@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.backbones.names import DEFAULT
-from model.backbones.registry import BACKBONES
+from model.backbones.registry import find_backbone
 
 NEGATIVE, POSITIVE = 0, 1
 CLASSES = ("negative", "positive")  # the order of the network's two outputs
@@ -29,7 +29,7 @@ class NetworkConfig:
     """The architecture; travels with the weights."""
 
     backbone: str = DEFAULT
-    """A name in `model.backbones.registry`."""
+    """A name that `model.backbones.registry.find_backbone` knows."""
     channels: int = 512
     """n: channels of each branch after its 1×1 convolution."""
     reduction: int = 16
@@ -42,8 +42,6 @@ class NetworkConfig:
     """Without it equation (9) is z = FC(GAP(G_o))."""
 
     def __post_init__(self) -> None:
-        if self.backbone not in BACKBONES:
-            raise ValueError(f"backbone: expected one of {', '.join(BACKBONES)}, found {self.backbone!r}")
         if not 1 <= self.reduction <= self.channels:
             raise ValueError(f"reduction: expected 1 to {self.channels} (channels), found {self.reduction}")
 
@@ -112,8 +110,7 @@ class PolarityIntensityPerception(nn.Module):
             nn.Linear(channels, narrow), nn.ReLU(), nn.Linear(narrow, channels), nn.Sigmoid()
         )
         self.attention_norm = nn.BatchNorm2d(1)
-        # At zero the gate of equation (8) starts as the constant 1/2, so the embedding of an untrained
-        # head is exactly the backbone's own: similarity search works before anything is trained.
+        # At zero the gate of equation (8) is the constant 1/2: docs/model.md. `start_attention` sets it to 1.
         nn.init.zeros_(self.attention_norm.weight)
         self.intensity = nn.Sequential(nn.Linear(channels, narrow), nn.ReLU(), nn.Linear(narrow, 1))
 
@@ -154,12 +151,16 @@ class EmotionFeatureFusion(nn.Module):
 
 
 class PolarityNetwork(nn.Module):
-    """The whole model. Any picture goes in that is large enough for the backbone."""
+    """The whole model. Any picture goes in that is large enough for the backbone.
+
+    Raises:
+        ModelError: there is no backbone of the configuration's name.
+    """
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
-        self.backbone_spec = BACKBONES[config.backbone]
+        self.backbone_spec = find_backbone(config.backbone)
         self.backbone = self.backbone_spec.build()
         self.embedding_size = self.backbone_spec.channels
         branch = (self.embedding_size, config.channels, config.reduction)
@@ -176,12 +177,13 @@ class PolarityNetwork(nn.Module):
         """B×3×H×W float, normalised.
 
         Raises:
-            ValueError: a side is shorter than the backbone's smallest.
+            UnfitPicture: the backbone has no maps of pictures of this size.
         """
-        side = self.backbone_spec.smallest_side
-        if min(pictures.shape[-2:]) < side:
-            raise ValueError(f"expected at least {side}×{side} pixels, found {tuple(pictures.shape[-2:])}")
-        features: Tensor = self.backbone(pictures)
+        self.backbone_spec.check_sides(*pictures.shape[-2:])
+        return self.head(self.backbone(pictures))
+
+    def head(self, features: Tensor) -> PolarityOutput:
+        """What the branches and their fusion say of the backbone's maps, B×C×h×w."""
         branches: tuple[BranchOutput, BranchOutput] = (self.negative(features), self.positive(features))
         intensities = torch.stack([b.intensity for b in branches], dim=1).sigmoid()
         attention = torch.cat([b.attention for b in branches], dim=1)

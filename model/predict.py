@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -16,18 +16,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from model.calibration import UNCALIBRATED, Calibration, probability
 from model.choices import ScoringPrecision
 from model.devices import DeviceClock, to_host
 from model.errors import ModelError
 from model.evaluation import answers_of
+from model.look import LookNetwork
 from model.network import PolarityNetwork
 from model.precision import scoring_dtype
 from model.preprocessing import Preprocessing, to_tensor
-from model.scoring_network import ScoringNetwork, answers_in
+from model.scoring_network import RAW_SCORES, Network, ScoringNetwork, answers
 
 Answering = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 logger = logging.getLogger(__name__)
+
+SCORES = ("polarity", "logit", "negative_intensity", "positive_intensity")  # the columns of what is served
 
 LEAST_COSINE, MOST_APART = 0.99, 0.1  # of answers to noise: bfloat16's lie within, a wrong network's do not
 MOST_AT_ONCE = 512  # pictures: a GPU gains nothing from larger batches
@@ -39,32 +43,76 @@ MEASURED_TOGETHER = 8  # pictures, to learn how much memory each takes
 class Predictions:
     """Float32, one row a picture."""
 
-    polarity: NDArray[np.float32]
-    """B: P(positive)."""
-    negative_intensity: NDArray[np.float32]
-    """B, in (0, 1)."""
-    positive_intensity: NDArray[np.float32]
-    """B, in (0, 1). Not one minus the other: a picture may stir both."""
+    scores: NDArray[np.float32]
+    """B×4, the columns of `SCORES`; B×0 of a look without a polarity network."""
     embedding: NDArray[np.float32]
-    """B×E, of unit norm."""
+    """B×E, of unit norm: the look's, or where there is none the polarity network's own."""
+
+    def __len__(self) -> int:
+        return len(self.embedding)
+
+    @property
+    def polarity(self) -> NDArray[np.float32]:
+        """B: P(positive), calibrated."""
+        return self._column("polarity")
+
+    @property
+    def logit(self) -> NDArray[np.float32]:
+        """B: the calibrated log-odds of positive. They rank pictures even where the polarity is exactly 0 or 1."""
+        return self._column("logit")
+
+    @property
+    def negative_intensity(self) -> NDArray[np.float32]:
+        """B, in (0, 1)."""
+        return self._column("negative_intensity")
+
+    @property
+    def positive_intensity(self) -> NDArray[np.float32]:
+        """B, in (0, 1). Not one minus the other: a picture may stir both."""
+        return self._column("positive_intensity")
 
     @property
     def labels(self) -> NDArray[np.int64]:
         """B: 1 where a picture counts as positive, by the threshold that evaluation uses."""
         return answers_of(self.polarity)
 
+    def _column(self, name: str) -> NDArray[np.float32]:
+        return np.ascontiguousarray(self.scores[:, SCORES.index(name)])
+
     @classmethod
     def concatenate(cls, parts: Sequence[Predictions]) -> Predictions:
         """The rows of at least one part, in order."""
-        columns = ("polarity", "negative_intensity", "positive_intensity", "embedding")
-        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in columns))
+        scores, embedding = (
+            np.concatenate([getattr(part, name) for part in parts]) for name in ("scores", "embedding")
+        )
+        return cls(scores, embedding)
+
+    def calibrated(self, calibration: Calibration) -> Predictions:
+        """What an uncalibrated predictor said, as it would be served with this calibration."""
+        return replace(self, scores=_served(self.scores[:, 1:], calibration))
+
+
+def _served(raw: NDArray[np.float32], calibration: Calibration) -> NDArray[np.float32]:
+    """B×4 in the order of `SCORES` of what a network says, B×3; B×0 of nothing."""
+    if not raw.shape[1]:
+        return raw
+    logits = calibration.apply(raw[:, 0])
+    polarity, logit = probability(logits).astype(np.float32), logits.astype(np.float32)
+    return np.column_stack([polarity, logit, raw[:, 1:]])
+
+
+def _ready(network: Network | None, device: torch.device) -> Network | None:
+    if network is None:
+        return None
+    return cast(Network, network.to(device, memory_format=torch.channels_last).eval())  # type: ignore[call-overload]
 
 
 class Pending:
     """Predictions that a device is at work on."""
 
-    def __init__(self, scores: Tensor, embedding: Tensor, since: DeviceClock) -> None:
+    def __init__(self, scores: Tensor, embedding: Tensor, since: DeviceClock, calibration: Calibration) -> None:
         self._scores, self._embedding = (to_host(tensor) for tensor in (scores, embedding))
+        self._calibration = calibration
         self._since, self._until = since, DeviceClock(scores.device)
 
     def result(self) -> Predictions:
@@ -77,8 +125,7 @@ class Pending:
                 f"expected finite scores, found others for {broken} of {len(scores)} pictures: "
                 "roll back to an earlier model"
             )
-        polarity, negative, positive = (np.ascontiguousarray(column) for column in scores.T)
-        return Predictions(polarity, negative, positive, embedding)
+        return Predictions(_served(scores, self._calibration), embedding)
 
     @property
     def device_s(self) -> float:
@@ -87,21 +134,28 @@ class Pending:
 
 
 class Predictor:
-    """A network ready to score: moved to the device, in evaluation mode. Safe from several threads."""
+    """Networks on one trunk, ready to answer: on the device, in evaluation mode. Safe from several threads."""
 
     def __init__(
         self,
-        network: PolarityNetwork,
+        network: PolarityNetwork | None,
         preprocessing: Preprocessing,
         device: str | torch.device = "cpu",
         *,
+        look: LookNetwork | None = None,
         precision: ScoringPrecision = "float32",
+        calibration: Calibration = UNCALIBRATED,
     ) -> None:
+        """Of a network and a look that are both given the backbones are the same: one forward pass answers for both.
+
+        Raises:
+            ModelError: the folded network gives other answers than the network itself.
+        """
         self.device = torch.device(device)
-        self.preprocessing = preprocessing
+        self.preprocessing, self.calibration = preprocessing, calibration
         self.dtype = scoring_dtype(self.device, precision)
-        self.network = network.to(self.device, memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
-        scoring = ScoringNetwork(self.network, preprocessing, self.dtype)
+        self.network, self.look = _ready(network, self.device), _ready(look, self.device)
+        scoring = ScoringNetwork(self.network, self.look, preprocessing, self.dtype)
         self._scoring = scoring.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._check_answers(self._scoring, self._as_trained, "folded")
         self._compiled: Answering | None = None
@@ -115,11 +169,13 @@ class Predictor:
     @property
     def embedding_size(self) -> int:
         """E."""
-        return int(self.network.embedding_size)
+        whole = self.look or self.network
+        assert whole is not None  # noqa: S101 (ScoringNetwork has refused neither)
+        return int(whole.embedding_size)
 
     @property
     def answering(self) -> Answering:
-        """What scores: uint8 B×3×S×S on the device → B×3 (polarity, negative, positive intensity) and B×E there."""
+        """What scores: uint8 B×3×S×S on the device → the raw scores, B×3 or B×0, and the embedding, B×E, there."""
         return self._scoring if self._compiled is None else self._compiled
 
     @property
@@ -149,7 +205,7 @@ class Predictor:
         with torch.inference_mode():
             there = self._on_device(pixels)
             since = DeviceClock(self.device)
-            return Pending(*self._answers(there), since)
+            return Pending(*self._answers(there), since, self.calibration)
 
     def compile(self, pictures: int) -> None:
         """Compile for batches of so many pictures and of fewer, which are filled up. Takes a minute or more.
@@ -169,8 +225,10 @@ class Predictor:
         self._compiled, self._bucket = compiled, pictures
 
     def _as_trained(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """What `ScoringNetwork` is to answer: the network itself, in float32."""
-        return answers_in(self.network(self.preprocessing.normalise(pixels)))
+        """What `ScoringNetwork` is to answer: the networks themselves, in float32."""
+        whole = self.look or self.network
+        assert whole is not None  # noqa: S101 (ScoringNetwork has refused neither)
+        return answers(whole.backbone(self.preprocessing.normalise(pixels)), pixels, self.network, self.look)
 
     def _check_answers(self, made: Answering, expected: Answering, how: str, pictures: int = 2) -> None:
         """Raise ModelError where a network that was made ready answers noise differently from what it was made from."""
@@ -182,7 +240,9 @@ class Predictor:
         if not bool(torch.isfinite(true_embedding).all() and torch.isfinite(true_scores).all()):
             return  # damaged weights: the first prediction says so
         cosine = float(torch.nn.functional.cosine_similarity(embedding, true_embedding).min())
-        apart = float((scores - true_scores).abs().max())
+        # Log-odds far from 0 may lie apart and mean the same.
+        said, true_said = (torch.cat([each[:, :1].sigmoid(), each[:, 1:]], dim=1) for each in (scores, true_scores))
+        apart = float((said - true_said).abs().amax()) if said.numel() else 0.0
         if not (cosine >= LEAST_COSINE and apart <= MOST_APART):
             raise ModelError(
                 f"the {how} network gives other answers than the network itself: expected embeddings of a cosine of at "
@@ -216,7 +276,7 @@ class Predictor:
     def _answers(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         count = len(pixels)
         if count == 0:
-            return torch.empty(0, 3), torch.empty(0, self.embedding_size)
+            return torch.empty(0, len(RAW_SCORES) if self.network else 0), torch.empty(0, self.embedding_size)
         if self._most is not None and count > self._most:
             return self._halves(pixels)
         try:

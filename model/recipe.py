@@ -33,6 +33,8 @@ class TrainingConfig:
     """The share of all steps in which the rate rises from 0; from there it falls as a cosine to 0."""
     ema_decay: float | None = None
     """Keep a running average of the weights, this slow, as the result. None: the last weights."""
+    freeze_backbone: bool = False
+    """Leave the backbone as it is and train what stands on it, from maps that are computed once."""
     freeze_batchnorm: bool = False
     """Keep the backbone's running statistics: right for pretrained weights, ruinous for random ones."""
     gradient_clip: float = 1.0
@@ -69,25 +71,29 @@ class TrainingConfig:
         return asdict(self)
 
 
-def recipe(*, pretrained: bool) -> TrainingConfig:
-    """The configuration for a backbone that starts from pretrained weights, or from random ones.
+def recipe(*, pretrained: bool, frozen: bool = False) -> TrainingConfig:
+    """The configuration for a backbone that stays frozen, that starts from pretrained weights, or from random ones.
 
     Pretrained features are moved gently, the first ones least, and the running statistics of their
     normalisation, gathered over many more pictures than a shop labels, are kept.
     """
+    if frozen:
+        return TrainingConfig(freeze_backbone=True)
     if pretrained:
         return TrainingConfig(backbone_rate=1e-4, layer_decay=0.7, freeze_batchnorm=True)
     return TrainingConfig()
 
 
 def parameter_groups(network: PolarityNetwork, config: TrainingConfig) -> list[dict[str, Any]]:
-    """For AdamW: each stage and the head, which comes last, at its rate; vectors and scalars without decay.
+    """For AdamW: each stage that is not frozen and the head, which comes last, at its rate; vectors without decay.
 
     Raises:
         ValueError: the backbone has a parameter that none of its stages names.
     """
     groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
+        if not parameter.requires_grad:
+            continue
         rate = highest_rate(name, network.backbone_spec, config)
         groups.setdefault((rate, parameter.ndim > 1), []).append(parameter)
     return [

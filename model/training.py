@@ -33,7 +33,9 @@ from model.checkpoints import (
 )
 from model.distributed import ALONE, Distributed
 from model.errors import TrainingDiverged
+from model.evaluation import POSITIVE_FROM
 from model.examples import Examples, check_examples, fingerprint
+from model.frozen import FrozenMaps, HeadOnMaps, mirrored
 from model.losses import Losses, polarity_loss
 from model.network import PolarityNetwork
 from model.precision import autocast
@@ -96,7 +98,7 @@ def train(
         distributed: this process among several that train together; the caller has opened their process group.
 
     Raises:
-        LabelsUnusable: fewer than two pictures a process, a label that is neither 0 nor 1, or a bad weight.
+        LabelsUnusable: fewer than two pictures a process, a label outside [0, 1], or a bad weight.
         TrainingDiverged: the loss or the gradient left the finite numbers; the network is then useless, and
             no checkpoint holds what came of that step.
     """
@@ -121,7 +123,7 @@ class _Run:
         self.network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.examples, self.config, self.device, self.distributed = examples, config, device, distributed
         # Both wrappers add a prefix to the names of weights: what is saved comes from `network`.
-        wrapped = distributed.wrap(network, device)
+        wrapped = distributed.wrap(self.trained(), device)
         self.forward: Callable[[Tensor], Any] = torch.compile(wrapped) if config.compile else wrapped
         self.optimizer = torch.optim.AdamW(parameter_groups(network, config), fused=True)
         self.average = None if config.ema_decay is None else WeightAverage(network, config.ema_decay)
@@ -129,7 +131,13 @@ class _Run:
         self.step = 0  # taken so far
         self.sums = torch.zeros(5, device=device)  # over this epoch's pictures: four losses, the right answers
         self.unchecked: list[tuple[int, Tensor]] = []
+        self.maps: FrozenMaps | None = None  # of a frozen backbone, once they are asked for
         self.store: CheckpointStore | None = None
+
+    def trained(self) -> nn.Module:
+        """What is trained: the network, or on a frozen backbone the rest of it."""
+        self.network.backbone.requires_grad_(not self.config.freeze_backbone)
+        return HeadOnMaps(self.network) if self.config.freeze_backbone else self.network
 
     # Epochs and steps
 
@@ -146,12 +154,14 @@ class _Run:
         self.network.eval()
 
     def one_epoch(self, epoch: int) -> None:
-        _to_training_mode(self.network, self.config.freeze_batchnorm)
+        _to_training_mode(self.network, self.config)
+        if self.config.freeze_backbone and self.maps is None:
+            self.maps = FrozenMaps(self.network.backbone, self.examples, self.device)
         position = self.step % self.steps_an_epoch
         if position == 0:
             self.sums.zero_()
-        for pixels, labels, weights in self.batches(epoch, position):
-            self.one_step(pixels, labels, weights)
+        for inputs, labels, weights in self.batches(epoch, position):
+            self.one_step(inputs, labels, weights)
             self.save_if_due()
         self.check_finite()
 
@@ -166,24 +176,31 @@ class _Run:
                 batch = coming.result()
                 if following is not None:
                     coming = ahead.submit(self.read, following)
-                pixels, labels, weights = (part.to(self.device, non_blocking=True) for part in batch)
-                yield pixels, labels, weights
+                inputs, labels, weights = (part.to(self.device, non_blocking=True) for part in batch)
+                yield inputs, labels, weights
 
     def read(self, indices: NDArray[np.int64]) -> list[Tensor]:
-        """Pixels, labels and weights, in memory that a GPU can fetch from by itself."""
-        arrays = self.examples.pixels(indices), self.examples.labels[indices], self.examples.weights[indices]
+        """Pixels or maps, labels and weights, in memory that a GPU can fetch from by itself."""
+        inputs = self.examples.pixels(indices) if self.maps is None else self.maps[indices]
+        arrays = inputs, self.examples.labels[indices], self.examples.weights[indices]
         tensors = [torch.from_numpy(array) for array in arrays]
         return [tensor.pin_memory() for tensor in tensors] if self.device.type == "cuda" else tensors
 
-    def one_step(self, pixels: Tensor, labels: Tensor, weights: Tensor) -> None:
-        self.set_rates()
+    def augmented(self, inputs: Tensor) -> Tensor:
+        """What the network, or its head, is given of these pixels or maps."""
         random = self.random(AUGMENTATION, self.step, self.distributed.rank)
-        augmented = augment(pixels, self.config, random)
-        batch = self.examples.preprocessing.normalise(augmented).contiguous(memory_format=torch.channels_last)
+        if self.maps is not None:
+            return mirrored(inputs.float(), random) if self.config.flip else inputs.float()
+        pictures = augment(inputs, self.config, random)
+        return self.examples.preprocessing.normalise(pictures).contiguous(memory_format=torch.channels_last)
+
+    def one_step(self, inputs: Tensor, labels: Tensor, weights: Tensor) -> None:
+        self.set_rates()
+        batch = self.augmented(inputs)
         with autocast(self.device, self.config.precision):
             output = self.forward(batch)
         losses = polarity_loss(output, labels, self.config.loss, weights)
-        right = (output.logits.argmax(dim=1) == labels).sum()
+        right = (output.logits.argmax(dim=1) == (labels >= POSITIVE_FROM)).sum()
         sums = torch.cat([torch.stack(losses).detach() * len(labels), right.unsqueeze(0)])
         sums = self.distributed.total(sums)
         self.sums += sums
@@ -303,9 +320,11 @@ class _Run:
         logger.info("training resumed after step %d of %d", saved.step, self.config.epochs * self.steps_an_epoch)
 
 
-def _to_training_mode(network: PolarityNetwork, freeze_batchnorm: bool) -> None:
+def _to_training_mode(network: PolarityNetwork, config: TrainingConfig) -> None:
     network.train()
-    if freeze_batchnorm:
+    if config.freeze_backbone:
+        network.backbone.eval()
+    elif config.freeze_batchnorm:
         for module in network.backbone.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):  # its kind that spans processes, too
                 module.eval()

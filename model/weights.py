@@ -1,20 +1,19 @@
-"""Weights in and out, as safetensors bytes. Never pickle: a pickle runs code when it is opened.
+"""Weights in and out, as safetensors bytes. Never code: a pickle runs what it holds when it is opened.
 
 Knows bytes and networks; where the bytes are kept is another's business.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 import safetensors
 import safetensors.torch
 from torch import Tensor, nn
 
-from model.backbones.spec import BackboneSpec
+from model.backbones.spec import HEADS, BackboneSpec
 from model.errors import ModelError, WeightsMismatch
-
-NAMED_IN_ERRORS = 3
+from model.published_weights import check_names, fit, parse
 
 
 def dump_weights(network: nn.Module) -> bytes:
@@ -29,36 +28,50 @@ def load_weights(network: nn.Module, data: bytes) -> None:
     Raises:
         WeightsMismatch: the data is damaged, or its names or shapes are not the network's.
     """
-    _load(network, _parse(data))
+    try:
+        state = dict(safetensors.torch.load(data))
+    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        raise WeightsMismatch(
+            f"expected a safetensors file, found {len(data)} bytes that are none ({error})"
+        ) from error
+    own = network.state_dict()
+    check_names(own, state, state.keys() - own.keys())
+    network.load_state_dict(state)
 
 
-def load_backbone(extractor: nn.Module, data: bytes | Mapping[str, Tensor], spec: BackboneSpec) -> None:
+def load_backbone(extractor: nn.Module, data: bytes | Mapping[str, Tensor], spec: BackboneSpec) -> str:
     """Puts published weights into what `spec` builds, without their classifier; all of it or nothing.
 
+    Returns what was dropped or adapted, in one line; empty where the weights fitted as they were.
+
     Raises:
-        WeightsMismatch: the data is damaged, or a name or shape is not the backbone's.
+        WeightsMismatch: the data is damaged or not finite, or a name or shape is not the backbone's.
     """
-    state = _parse(data) if isinstance(data, bytes) else data
-    own = {name.removeprefix(spec.prefix): t for name, t in state.items() if not name.startswith(spec.classifier)}
-    _load(extractor, own)
+    content = parse(data) if isinstance(data, bytes) else data
+    try:
+        fitted = fit(content, extractor.state_dict(), HEADS)
+    except WeightsMismatch as error:
+        raise WeightsMismatch(f"{spec.name}: {error}") from error
+    extractor.load_state_dict(fitted.state)
+    return fitted.adapted
 
 
 def imagenet_weights(spec: BackboneSpec) -> Mapping[str, Tensor]:
-    """The backbone's ImageNet weights, downloaded once into a cache; for `load_backbone`.
+    """The backbone's published weights, downloaded once into a cache; for `load_backbone`.
 
     Raises:
         ModelError: there are none, or the download failed; the message says what to do instead.
     """
     if spec.imagenet is None:
-        raise ModelError(
-            f"{spec.name} has no ImageNet weights: pass a safetensors file, or start with --weights random"
-        )
+        others = "--weights bundled" if spec.bundled else "a file of weights, or start with --weights random"
+        raise ModelError(f"{spec.name} has no ImageNet weights to download: pass {others}")
     try:
         return spec.imagenet.fetch()
     except (OSError, RuntimeError, ValueError) as error:
+        file = f"{spec.name.rpartition('/')[2]}.safetensors"
         raise ModelError(
-            f"could not download {spec.imagenet.source} ({error}): fetch it where there is internet and pass --weights "
-            f"{spec.name}.safetensors (docs/model.md tells how), or start with --weights random"
+            f"could not download {spec.imagenet.source} ({error}): fetch it where there is internet and pass "
+            f"--weights {file} (docs/model.md tells how), or start with --weights random"
         ) from error
 
 
@@ -74,33 +87,3 @@ def bundled_weights(spec: BackboneSpec) -> Mapping[str, Tensor]:
         return spec.bundled.fetch()
     except (OSError, RuntimeError, ValueError) as error:
         raise ModelError(f"could not read {spec.bundled.source} ({error}): install it, or pass --weights") from error
-
-
-def _parse(data: bytes) -> dict[str, Tensor]:
-    try:
-        return dict(safetensors.torch.load(data))
-    except (safetensors.SafetensorError, ValueError, KeyError) as error:
-        raise WeightsMismatch(
-            f"expected a safetensors file, found {len(data)} bytes that are none ({error})"
-        ) from error
-
-
-def _load(module: nn.Module, state: Mapping[str, Tensor]) -> None:
-    own = module.state_dict()
-    shapes = [
-        f"{name} (expected {tuple(own[name].shape)}, found {tuple(state[name].shape)})"
-        for name in own.keys() & state.keys()
-        if own[name].shape != state[name].shape
-    ]
-    differences: dict[str, Collection[str]] = {
-        "missing": own.keys() - state.keys(),
-        "unexpected": state.keys() - own.keys(),
-        "of another shape": shapes,
-    }
-    problems = []
-    for kind, names in differences.items():
-        named = ", ".join(sorted(names)[:NAMED_IN_ERRORS]) + (", …" if len(names) > NAMED_IN_ERRORS else "")
-        problems += [f"{len(names)} {kind}: {named}"] if names else []
-    if problems:
-        raise WeightsMismatch(f"expected {len(own)} tensors of this network, found " + "; ".join(problems))
-    module.load_state_dict(dict(state))

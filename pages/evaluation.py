@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pages.answers import HeldOutRows, confusion, correlations, panels, slices
+from pages.baselines import baseline_rows
 from pages.evaluation_data import PageData
 from pages.html import facts, fill_in
 from pages.measures import headlines, measure_rows
@@ -31,6 +32,8 @@ def render_page(data: PageData) -> str:
         held_out=held_out,
         tiles=headlines(data.candidate, data.incumbent),
         measures=measure_rows(data.candidate, data.incumbent),
+        baselines=baseline_rows(data.candidate, data.baselines),
+        not_beaten=[baseline.words for baseline in data.baselines if baseline.words],
         panels=panels(held_out),
         confusion=confusion(held_out),
         correlations=correlations(held_out),

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from model.baselines import Baseline
 from model.evaluation import POSITIVE_FROM
 from model.gate import Decision
 from pages.measures import Measured
@@ -51,6 +52,8 @@ class PageData:
     """B, for the table of slices; a picture may have none."""
     incumbent_polarity: NDArray[np.floating] | None = None
     """B, for its curves beside the candidate's."""
+    baselines: tuple[Baseline, ...] = ()
+    """On the same pictures."""
     worst: tuple[WrongPicture, ...] = ()
     """The worst first."""
     training: Mapping[str, Any] = field(default_factory=dict)

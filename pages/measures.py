@@ -34,12 +34,12 @@ _KNOWN = {
     "auprc": _Known("AUPRC", "precision, averaged over recall", True),
     "brier": _Known("Brier score", "the mean squared error of P(positive)", False),
     "ece": _Known("Calibration error", "how far P(positive) is from the share that came true (ECE)", False),
-    "ece_before": _Known("Calibration error before scaling", "ECE before the temperature", False),
-    "ece_after": _Known("Calibration error after scaling", "ECE after the temperature", False),
+    "ece_uncalibrated": _Known("Calibration error before calibration", "that of the network by itself", None),
     "log_loss": _Known("Log loss", "", False),
-    "temperature": _Known("Temperature", "what the logits are divided by, fitted on validation", None),
-    "recall_at_1": _Known("Retrieval recall@1", "the nearest picture shows the same product", True),
-    "recall_at_5": _Known("Retrieval recall@5", "one of the five nearest shows the same product", True),
+    "between": _Known("Between 0.05 and 0.95", "the share of pictures whose P(positive) says how strongly", None),
+    "strength_overall": _Known("Strength: rank correlation", "with how positive people felt (Spearman)", True),
+    "strength_negative": _Known("Strength among negatives", "the same, within that class", True),
+    "strength_positive": _Known("Strength among positives", "the same, within that class", True),
 }  # fmt: skip
 
 _HEADLINES = ("accuracy", "balanced_accuracy", "auroc", "ece")

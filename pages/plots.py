@@ -92,8 +92,8 @@ def plot_precision_recall(labels: Labels, polarity: Floats, incumbent: Floats | 
 
 def plot_reliability(labels: Labels, polarity: Floats) -> str:
     """What came true against what was promised, above how many pictures each bin holds."""
-    pictures, positives, promised = calibration_bins(labels, polarity)
-    held = pictures > 0
+    pictures, sums, promised = calibration_bins(labels, polarity)
+    held, positives = pictures > 0, sums.astype(np.int64)
     means = promised[held] / pictures[held]
     figure = Figure(figsize=(5, 5), layout="constrained")
     axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=[3.2, 1])

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
-from model.backbones.names import DEFAULT, BackboneName
+from model.backbones.names import BUNDLED, DEFAULT, check_backbone
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
@@ -100,9 +100,9 @@ class DefaultWeightsConfig:
     """What a model starts from that follows no other."""
 
     default_weights: str = Field(
-        default="imagenet",
-        description="What a backbone starts from where neither the run nor the current model says: imagenet, random, "
-        "or a safetensors file.",
+        default="auto",
+        description="What a backbone starts from where neither the run nor the current model says: auto (bundled "
+        "weights where it has some, else imagenet), bundled, imagenet, random, or a file.",
     )
 
 
@@ -110,23 +110,28 @@ class DefaultWeightsConfig:
 class ModelChoice(DefaultWeightsConfig):
     """What a model starts from. None leaves the choice to the lake: what the current model has."""
 
-    backbone: BackboneName | None = Field(
-        default=None, description=f"The feature extractor; the current model's by default, else {DEFAULT}."
+    backbone: Annotated[str, AfterValidator(check_backbone)] | None = Field(
+        default=None,
+        description=f"The feature extractor, one that `vitrine backbones` lists; the current model's by default, else "
+        f"{DEFAULT}.",
     )
     image_size: int | None = Field(
         default=None,
         ge=64,
-        le=448,
+        le=1024,
         description="Side of the network's input, pixels; the current model's by default, else the backbone's own.",
     )
     weights: str | None = Field(
         default=None,
-        description="What the backbone starts from: imagenet, random, or a safetensors file; by default what the "
-        "current model started from, else the setting default_weights.",
+        description="What the backbone starts from: bundled (with the installation), imagenet (downloaded), random, or "
+        "a safetensors or .pth file; by default what the current model started from, else the setting default_weights.",
     )
     seed: int = Field(default=0, ge=0, description="Of what is drawn by chance: random weights, a split, an order.")
 
     @property
     def start(self) -> str:
         """What a model that follows no other starts from."""
-        return self.weights or self.default_weights
+        chosen = self.weights or self.default_weights
+        if chosen != "auto":
+            return chosen
+        return "bundled" if (self.backbone or DEFAULT) in BUNDLED else "imagenet"

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 
 from lake.errors import ModelReplaced
 from lake.lake import Lake
+from tasks.config import ModelChoice
 from tasks.errors import CountsDisagree
 from tasks.ingest.config import IngestConfig
 from tasks.ingest.stage import IngestSummary, ingest
-from tasks.models import require_model
+from tasks.looks import ensure_look
 from tasks.rebuild.config import RebuildConfig
 from tasks.rebuild.stage import IndexSummary, rebuild
 from tasks.runner import Runner
@@ -23,11 +24,12 @@ ATTEMPTS = 3  # a person rolls back once or twice in a night
 
 @dataclass(frozen=True)
 class NightConfig:
-    """How each part of a night does its work."""
+    """How each part of a night does its work, and what a lake's first look is."""
 
     ingest: IngestConfig = field(default_factory=IngestConfig)
     score: ScoreConfig = field(default_factory=ScoreConfig)
     rebuild: RebuildConfig = field(default_factory=RebuildConfig)
+    first_look: ModelChoice = field(default_factory=ModelChoice)
 
 
 @dataclass(frozen=True)
@@ -41,18 +43,20 @@ class NightSummary:
     pictures_per_second: float | None  # of those that were new or changed, while they were worked on
     stage_times: tuple[StageTime, ...]
     bottleneck: str | None  # the stage that the others waited for
+    first_look: int | None = None  # registered in this night, for want of one
 
     def __str__(self) -> str:
         return f"{self.ingest}; {self.score}; {self.index}"
 
 
 def night(lake: Lake, source: str, config: NightConfig, runner: Runner) -> NightSummary:
-    """Bring images, scores and the published index up to date with the source.
+    """Bring images, embeddings, scores and the published index up to date with the source.
 
-    Raises what its parts raise; CountsDisagree where they do not agree on how many pictures there are.
+    A lake without a look gets its first one. Raises what its parts raise; CountsDisagree where they do not agree on how
+    many pictures there are.
     """
     with running(lake, "nightly", runner, source=source) as run:
-        require_model(run.lake)  # said at once rather than after hours of fetching
+        look, is_new = register_first_look(run, config.first_look)  # before hours of fetching: there may be no weights
         ingested = ingest(run.lake, source, config.ingest, runner)
         runner.say("ingest: %s", ingested)
         run.count(**ingested.counts())
@@ -61,17 +65,33 @@ def night(lake: Lake, source: str, config: NightConfig, runner: Runner) -> Night
         run.count(**indexed.counts())
         _check_counts(ingested, scored, indexed)
         times = run.times()
-        return NightSummary(ingested, scored, indexed, run.seconds, run.pictures_per_second(), times, bottleneck(times))
+        return NightSummary(
+            ingest=ingested,
+            score=scored,
+            index=indexed,
+            seconds=run.seconds,
+            pictures_per_second=run.pictures_per_second(),
+            stage_times=times,
+            bottleneck=bottleneck(times),
+            first_look=look if is_new else None,
+        )
+
+
+def register_first_look(run: Run, choice: ModelChoice) -> tuple[int, bool]:
+    """The lake's look, and whether it is new: a lake without one gets the chosen one. Raises ModelError."""
+    look, is_new = run.runner.call(ensure_look, run.lake, choice)
+    if is_new:
+        run.runner.say("look %d registered, the lake's first: %s weights", look, choice.start)
+    return look, is_new
 
 
 def _serve(run: Run, config: NightConfig) -> tuple[ScoreSummary, IndexSummary]:
-    """Score and index under the promoted model, and again where a rollback puts another in its place meanwhile."""
+    """Score and index under what is promoted, and again where a rollback puts another in its place meanwhile."""
     for attempt in range(ATTEMPTS):
-        version = require_model(run.lake)
-        scored = score(run.lake, config.score, run.runner, model_version=version)
-        run.runner.say("score: %s", scored)
         try:
-            indexed = rebuild(run.lake, config.rebuild, run.runner, model_version=version)
+            scored = score(run.lake, config.score, run.runner)
+            run.runner.say("score: %s", scored)
+            indexed = rebuild(run.lake, config.rebuild, run.runner, look_version=scored.look_version)
         except ModelReplaced as error:
             if attempt == ATTEMPTS - 1:
                 raise

@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from model.pictures.decode import decode, encode_jpeg
-from tasks.models import predictor
+from tasks.predictors import predictor
 
 if TYPE_CHECKING:
     from lake.lake import Lake
     from model.choices import ScoringPrecision
-    from model.predict import Predictor
+    from model.predict import Predictions, Predictor
 
 SHORT_SIDE = 256  # of the stored pixels; larger than any input of the networks but few bytes
 JPEG_QUALITY = 92
@@ -40,19 +40,23 @@ def read_picture(data: bytes) -> StoredPicture:
     return StoredPicture(picture.width, picture.height, picture.format, encode_jpeg(picture.rgb, quality=JPEG_QUALITY))
 
 
-def embed(
-    data: bytes, lake: Lake, model_version: int, device: str, precision: ScoringPrecision = "auto"
-) -> NDArray[np.float32]:
-    """The embedding of any picture, float32 of the model's embedding size, made as the catalogue's were.
+def predict_picture(
+    data: bytes,
+    lake: Lake,
+    device: str,
+    precision: ScoringPrecision = "auto",
+    *,
+    look_version: int | None = None,
+    model_version: int | None = None,
+) -> Predictions:
+    """What a look or a model says of any picture, one row, made as the catalogue's were.
 
     Raises:
         Undecodable: the bytes are no picture.
     """
     stored = read_picture(data)  # first: a file that is no picture should not cost loading the network
-    model = predictor(lake, model_version, device, precision)
-    pixels = prepare(stored.pixels, model)
-    embedding: NDArray[np.float32] = model.predict(pixels[np.newaxis]).embedding[0]
-    return embedding
+    model = predictor(lake, device, precision, look_version=look_version, model_version=model_version)
+    return model.predict(prepare(stored.pixels, model)[np.newaxis])
 
 
 def prepare(pixels: bytes, model: Predictor) -> NDArray[np.uint8]:

@@ -11,7 +11,7 @@ from lake.presence import is_at_work
 
 LAST_RUN = """
     SELECT flow, status, error, started_at, finished_at, listed, unchanged, ingested, rejected, failed, deleted,
-           scored, published
+           embedded, scored, published
     FROM runs WHERE parent_run_id IS NULL ORDER BY started_at DESC LIMIT 1
 """
 
@@ -19,18 +19,13 @@ LAST_RUN = """
 def read_status(lake: Lake) -> dict[str, Any]:
     """The lake in one dictionary, the same for people and programs."""
     serving = lake.serving()
-    promoted = lake.models.current()
-    polarity = "no model yet"
-    if serving.model_version is not None:
-        trained = lake.models.manifest(serving.model_version).properties["trained"]
-        polarity = "trained" if trained else "untrained: the scores say nothing until a trained model is promoted"
     writer = held_by(lake.store)
     with catalogue.connect(lake) as sql:
         counts = _one(
             sql,
             """
             SELECT (SELECT count(*) FROM images) AS pictures, (SELECT count(*) FROM rejected) AS rejected,
-                   (SELECT count(*) FROM scores) AS scored,
+                   (SELECT count(*) FROM embeddings) AS embedded, (SELECT count(*) FROM scores) AS scored,
                    (SELECT count(DISTINCT product_id) FROM images) AS products
             """,
         )
@@ -39,10 +34,11 @@ def read_status(lake: Lake) -> dict[str, Any]:
         "lake": lake.uri,
         "catalogue": lake.store.url(catalogue.CATALOGUE),
         **(counts or {}),
-        "promoted_model": promoted,
-        "serving_model": serving.model_version,
+        "promoted_look": lake.looks.current(),
+        "promoted_model": lake.models.current(),
+        "serving_look": serving.look_version,
         "serving_index": serving.index_version,
-        "polarity": polarity,
+        "serving_model": serving.model_version or "none was trained yet: polarity is unknown",
         "writing": str(writer) if writer is not None and is_at_work(lake.store, writer) else "nobody",
         "last_run": last_run,
     }

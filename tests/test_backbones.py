@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import get_args
 
 import numpy as np
 import pytest
@@ -15,11 +14,11 @@ from torch import Tensor, nn
 from torchvision.models import convnext_tiny, mobilenet_v3_small
 
 from model.backbones.efficientnet_lite import EFFICIENTNET_LITE0
-from model.backbones.names import NAMES, BackboneName
+from model.backbones.names import BUNDLED, DEFAULT, NAMES
 from model.backbones.registry import BACKBONES
 from model.backbones.resnet import RESNETS
 from model.backbones.spec import BackboneSpec, PublishedWeights
-from model.errors import ModelError, WeightsMismatch
+from model.errors import ModelError, UnfitPicture, WeightsMismatch
 from model.folding import fold_batchnorms
 from model.network import NetworkConfig, PolarityNetwork
 from model.predict import Predictor
@@ -28,7 +27,7 @@ from model.recipe import TrainingConfig
 from model.training import train
 from model.weights import imagenet_weights, load_backbone
 from tasks.config import ModelChoice
-from tasks.models import new_network
+from tasks.looks import new_backbone, new_look
 from tests.training_run import bright_or_dark
 
 OURS = (EFFICIENTNET_LITE0, *RESNETS)
@@ -48,8 +47,6 @@ MOBILENET = BackboneSpec(
     stages=(("0.", "1."), ("2.", "3."), ("4.", "5.", "6.", "7.", "8."), ("9.", "10.", "11.", "12.")),
     preprocessing=PREPROCESSING,
     imagenet=PublishedWeights("MobileNet_V3_Small_Weights.IMAGENET1K_V1", published_mobilenet),
-    prefix="features.",
-    fold=fold_batchnorms,
 )
 CONVNEXT = BackboneSpec(
     name="convnext_tiny",
@@ -57,7 +54,6 @@ CONVNEXT = BackboneSpec(
     channels=768,
     stages=(("0.", "1."), ("2.", "3."), ("4.", "5."), ("6.", "7.")),
     preprocessing=PREPROCESSING,
-    prefix="features.",
 )
 
 
@@ -65,7 +61,7 @@ CONVNEXT = BackboneSpec(
 class AnyModelChoice(ModelChoice):
     """A choice among the registered backbones, not only among those that a command line may ask for."""
 
-    backbone: str | None = None  # type: ignore[assignment]
+    backbone: str | None = None
 
 
 BOTH = pytest.mark.parametrize("spec", [MOBILENET, CONVNEXT], ids=lambda spec: spec.name)
@@ -147,21 +143,25 @@ def test_published_weights_go_in_without_prefix_and_classifier(as_bytes: bool) -
     load_backbone(extractor, save(dict(published)) if as_bytes else published, MOBILENET)
     for name, tensor in extractor.state_dict().items():
         assert torch.equal(tensor, published[f"features.{name}"])
-    with pytest.raises(WeightsMismatch, match="unexpected"):
+    with pytest.raises(WeightsMismatch, match=r"convnext_tiny: .* missing"):
         load_backbone(CONVNEXT.build(), published, CONVNEXT)
 
 
 def test_a_new_model_has_its_backbones_weights_and_preprocessing() -> None:
-    network, preprocessing = new_network(AnyModelChoice(backbone=MOBILENET.name, weights="imagenet"))
-    assert preprocessing == PREPROCESSING
+    choice = AnyModelChoice(backbone=MOBILENET.name, weights="imagenet")
+    backbone, spec, preprocessing, adapted = new_backbone(choice)
+    assert (spec, preprocessing) == (MOBILENET, PREPROCESSING)
+    assert "prefix 'features.' left out; 4 other tensors left out" in adapted
     first = published_mobilenet()["features.0.0.weight"]
-    assert torch.equal(network.backbone.state_dict()["0.0.weight"], first)
-    _, larger = new_network(AnyModelChoice(backbone=MOBILENET.name, image_size=96, weights="random"))
+    assert torch.equal(backbone.state_dict()["0.0.weight"], first)
+    look, same, _ = new_look(choice)
+    assert torch.equal(look.backbone.state_dict()["0.0.weight"], first) and same == PREPROCESSING
+    _, larger, _ = new_look(AnyModelChoice(backbone=MOBILENET.name, image_size=96, weights="random"))
     assert larger.image_size == 96 and larger.mean == PREPROCESSING.mean
 
 
 def test_a_backbone_without_published_weights_says_what_to_start_from() -> None:
-    with pytest.raises(ModelError, match=r"convnext_tiny has no ImageNet weights: .* --weights random"):
+    with pytest.raises(ModelError, match=r"convnext_tiny has no ImageNet weights .* --weights random"):
         imagenet_weights(CONVNEXT)
 
 
@@ -173,7 +173,7 @@ def test_a_parameter_that_no_stage_names_is_an_error() -> None:
 
 
 def test_a_picture_smaller_than_the_backbone_takes_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least 32×32 pixels"):
+    with pytest.raises(UnfitPicture, match="expected at least 32×32 pixels, found 31×40: take 40"):
         over(MOBILENET)(torch.rand(1, 3, 31, 40))
 
 
@@ -189,4 +189,5 @@ def test_our_entries_are_true_of_what_they_build(spec: BackboneSpec) -> None:
 
 
 def test_the_names_that_flows_and_commands_offer_are_our_entries() -> None:
-    assert [spec.name for spec in OURS] == list(NAMES) == list(get_args(BackboneName))
+    assert [spec.name for spec in OURS] == list(NAMES) and DEFAULT in NAMES
+    assert {spec.name for spec in OURS if spec.bundled} == BUNDLED

@@ -21,11 +21,25 @@ from hypothesis import strategies as st
 
 from lake.catalogue import VERSION_COLUMNS, connect, describe_versions, prepare, workbench, write_catalogue
 from lake.errors import LakeError
-from lake.lake import Lake, ServingPair, open_lake
-from lake.schemas import IMAGES, RUNS, SCORES
+from lake.lake import Lake, Serving, open_lake
+from lake.schemas import IMAGES, RUNS
+from lake.tables import Table
 
 START = datetime(2026, 3, 1, 2, tzinfo=UTC)
-VIEWS = ("images", "pixels", "rejected", "scores", "score_history", "models", "indexes", "runs", "serving")
+VIEWS = (
+    "images",
+    "pixels",
+    "rejected",
+    "embeddings",
+    "embedding_history",
+    "scores",
+    "score_history",
+    "looks",
+    "models",
+    "indexes",
+    "runs",
+    "serving",
+)
 
 Row = dict[str, Any]
 
@@ -46,17 +60,25 @@ def image(at: int, key: str, content: str, status: str = "ok", product: str | No
     return row
 
 
-def score(at: int, key: str, content: str, model: int, sixtyfourths: int) -> Row:
+def embedding(at: int, content: str, look: int) -> Row:
+    return {
+        "sha256": content,
+        "look_version": look,
+        "embedding": np.random.default_rng(at).normal(size=8).astype(np.float32).tolist(),
+        "embedded_at": later(at),
+    }
+
+
+def score(at: int, content: str, model: int, sixtyfourths: int) -> Row:
     polarity = sixtyfourths / 64
     return {
-        "image_key": key,
         "sha256": content,
         "model_version": model,
         "polarity": polarity,
+        "logit": float(sixtyfourths - 32),  # finer than the polarity it stands for, of no other use here
         "label": "positive" if polarity >= 0.5 else "negative",
         "positive_intensity": polarity * 2,
         "negative_intensity": 1 - polarity,
-        "embedding": np.random.default_rng(at).normal(size=8).astype(np.float32).tolist(),
         "scored_at": later(at),
     }
 
@@ -76,26 +98,45 @@ def add_images(lake: Lake, rows: Iterable[Row]) -> None:
 
 
 def add_scores(lake: Lake, rows: Iterable[Row]) -> None:
-    rows, run = list(rows), f"scores-{next(_runs)}"
+    _add(lake.scores, "model_version", rows)
+
+
+def add_embeddings(lake: Lake, rows: Iterable[Row]) -> None:
+    _add(lake.embeddings, "look_version", rows)
+
+
+def _add(table: Table, partition: str, rows: Iterable[Row]) -> None:
+    rows, run = list(rows), f"{table.name}-{next(_runs)}"
     parts = []
-    for model in sorted({row["model_version"] for row in rows}):
-        table = pa.Table.from_pylist([row for row in rows if row["model_version"] == model], schema=SCORES)
-        parts.append(lake.scores.write_part(table, f"{run}-{model}", partition={"model_version": str(model)}))
-    lake.scores.commit(parts, application_id=run)
+    for version in sorted({row[partition] for row in rows}):
+        some = pa.Table.from_pylist([row for row in rows if row[partition] == version], schema=table.schema)
+        parts.append(table.write_part(some, f"{run}-{version}", partition={partition: str(version)}))
+    table.commit(parts, application_id=run)
+
+
+def add_looks(lake: Lake, number: int) -> None:
+    for _ in range(number):
+        draft = lake.looks.draft()
+        draft.seal({"embedding_size": 8})
+        lake.looks.append("promote", draft.version, based_on=lake.looks.newest())
 
 
 def add_models(lake: Lake, number: int) -> None:
     for _ in range(number):
         draft = lake.models.draft()
         draft.add("weights", b"w")
-        draft.seal({"trained": True, "classes": ["negative", "positive"]})
+        draft.seal({"classes": ["negative", "positive"]})
         lake.models.append("promote", draft.version, based_on=lake.models.newest(), reason="better")
 
 
-def add_index(lake: Lake, model: int) -> int:
+def serve(lake: Lake, model: int) -> None:
+    lake.models.append("serve", model, based_on=lake.models.newest(), reason="complete")
+
+
+def add_index(lake: Lake, look: int) -> int:
     draft = lake.indexes.draft()
     draft.add("index", b"i")
-    draft.seal({"model_version": model})
+    draft.seal({"look_version": look})
     lake.indexes.append("publish", draft.version, based_on=lake.indexes.newest())
     return draft.version
 
@@ -121,6 +162,7 @@ def asked(sql: duckdb.DuckDBPyConnection, query: str) -> list[Row]:
 @dataclass(frozen=True)
 class History:
     images: list[Row]
+    embeddings: list[Row]
     scores: list[Row]
 
     def newest(self) -> dict[str, Row]:
@@ -135,13 +177,22 @@ class History:
 
     def scores_of(self, model: int) -> dict[str, Row]:
         """Of each live key the first score of its content under the model."""
-        first_scores = {}
+        return self._first([row for row in self.scores if row["model_version"] == model], "scored_at")
+
+    def embeddings_of(self, look: int) -> dict[str, Row]:
+        """Of each live key the first embedding of its content under the look."""
+        return self._first([row for row in self.embeddings if row["look_version"] == look], "embedded_at")
+
+    def _first(self, rows: list[Row], at: str) -> dict[str, Row]:
+        first = {}
         for key, picture in self.with_status("ok").items():
-            made = [s for s in self.scores if (s["sha256"], s["model_version"]) == (picture["sha256"], model)]
+            made = [row for row in rows if row["sha256"] == picture["sha256"]]
             if made:
-                first = min(made, key=lambda row: row["scored_at"])
-                first_scores[key] = first | {"image_key": key, "product_id": picture["product_id"]}
-        return first_scores
+                first[key] = min(made, key=lambda row: row[at]) | {
+                    "image_key": key,
+                    "product_id": picture["product_id"],
+                }
+        return first
 
 
 KEYS, CONTENTS = ["a", "b//c", "d e'", "ü"], ["s0", "s1", "s2"]
@@ -160,37 +211,39 @@ def histories(draw: st.DrawFn) -> History:
             max_size=14,
         )
     )
-    judged = draw(
-        st.lists(
-            st.tuples(st.sampled_from(KEYS), st.sampled_from(CONTENTS), st.integers(1, 2), st.integers(0, 64)),
-            max_size=14,
-        )
-    )
+    embedded = draw(st.lists(st.tuples(st.sampled_from(CONTENTS), st.integers(1, 2)), max_size=10))
+    judged = draw(st.lists(st.tuples(st.sampled_from(CONTENTS), st.integers(1, 2), st.integers(0, 64)), max_size=14))
     images = [image(at, key, content, status, product) for at, (key, content, status, product) in enumerate(seen)]
+    embeddings = [embedding(at, *rest) for at, rest in enumerate(embedded)]
     scores = [score(at, *rest) for at, rest in enumerate(judged)]
-    return History(draw(st.permutations(images)), draw(st.permutations(scores)))
+    return History(*(draw(st.permutations(rows)) for rows in (images, embeddings, scores)))
 
 
 @settings(max_examples=15, derandomize=True)
-@given(histories(), st.integers(1, 2))
-def test_every_view_and_macro_says_what_a_slow_reading_says(history: History, serving: int) -> None:
+@given(histories(), st.integers(1, 2), st.sampled_from([None, 1, 2]))
+def test_every_view_and_macro_says_what_a_slow_reading_says(history: History, look: int, model: int | None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         lake = open_lake(folder, create=True)
         add_images(lake, history.images)
+        add_embeddings(lake, history.embeddings)
         add_scores(lake, history.scores)
-        add_models(lake, 2)
-        add_index(lake, serving)
+        add_looks(lake, 2)
+        add_index(lake, look)
+        if model is not None:
+            add_models(lake, 2)
+            serve(lake, model)
         with connect(lake) as sql:
-            check_views(sql, history, serving)
-            check_macros(sql, history, serving)
+            check_views(sql, history, look, model)
+            check_macros(sql, history, look, model)
             check_polarity_changes(sql, history)
         with workbench(lake) as sql:
             check_stored_pictures(sql, history)
+            check_located_embeddings(sql, history)
             scores = sql.execute("SELECT image_key, polarity FROM scores_of(1) ORDER BY 1").fetchall()
             assert scores == [(key, row["polarity"]) for key, row in history.scores_of(1).items()]
 
 
-def check_views(sql: duckdb.DuckDBPyConnection, history: History, serving: int) -> None:
+def check_views(sql: duckdb.DuckDBPyConnection, history: History, look: int, model: int | None) -> None:
     live = history.with_status("ok")
     assert asked(sql, "SELECT image_key, sha256, product_id, ingested_at FROM images ORDER BY image_key") == [
         {name: row[name] for name in ("image_key", "sha256", "product_id", "ingested_at")} for row in live.values()
@@ -205,11 +258,17 @@ def check_views(sql: duckdb.DuckDBPyConnection, history: History, serving: int) 
     assert asked(sql, "FROM score_history ORDER BY scored_at") == sorted(
         history.scores, key=lambda row: row["scored_at"]
     )
-    for model in (1, 2):
-        assert by_name(asked(sql, f"FROM scores_of({model}) ORDER BY image_key")) == by_name(
-            history.scores_of(model).values()
-        )
-    assert asked(sql, "FROM scores ORDER BY image_key") == asked(sql, f"FROM scores_of({serving}) ORDER BY image_key")
+    assert asked(sql, "FROM embedding_history ORDER BY embedded_at") == sorted(
+        history.embeddings, key=lambda row: row["embedded_at"]
+    )
+    for version in (1, 2):
+        scored = by_name(asked(sql, f"FROM scores_of({version}) ORDER BY image_key"))
+        assert scored == by_name(history.scores_of(version).values())
+        embedded = by_name(asked(sql, f"FROM embeddings_of({version}) ORDER BY image_key"))
+        assert embedded == by_name(history.embeddings_of(version).values())
+    served = {} if model is None else history.scores_of(model)
+    assert by_name(asked(sql, "FROM scores ORDER BY image_key")) == by_name(served.values())
+    assert by_name(asked(sql, "FROM embeddings ORDER BY image_key")) == by_name(history.embeddings_of(look).values())
 
 
 def by_name(rows: Iterable[Row]) -> list[list[tuple[str, Any]]]:
@@ -217,8 +276,8 @@ def by_name(rows: Iterable[Row]) -> list[list[tuple[str, Any]]]:
     return [sorted(row.items()) for row in rows]
 
 
-def check_macros(sql: duckdb.DuckDBPyConnection, history: History, serving: int) -> None:
-    scores = history.scores_of(serving)
+def check_macros(sql: duckdb.DuckDBPyConnection, history: History, look: int, model: int | None) -> None:
+    scores = {} if model is None else history.scores_of(model)
     by_polarity = sorted(scores, key=lambda key: (-scores[key]["polarity"], key))
     assert [row["image_key"] for row in asked(sql, "FROM most_positive(2)")] == by_polarity[:2]
     assert [row["image_key"] for row in asked(sql, "FROM most_positive()")] == by_polarity[:10]
@@ -236,19 +295,24 @@ def check_macros(sql: duckdb.DuckDBPyConnection, history: History, serving: int)
     for row in rows:
         assert row["polarity"] == pytest.approx(np.mean(products[row["product_id"]]))
 
+    embeddings = history.embeddings_of(look)
     for key in [*KEYS, "unknown"]:
-        similar = sql.execute("SELECT image_key, similarity FROM similar_to(?, k := 3)", [key]).fetchall()
-        assert [other for other, _ in similar] == [other for other, _ in slowly_similar(scores, key)][:3]
-        assert [value for _, value in similar] == pytest.approx([value for _, value in slowly_similar(scores, key)][:3])
+        query = "SELECT image_key, similarity, polarity FROM similar_to(?, k := 3)"
+        similar, expected = sql.execute(query, [key]).fetchall(), slowly_similar(embeddings, key)[:3]
+        assert [other for other, _, _ in similar] == [other for other, _ in expected]
+        assert [value for _, value, _ in similar] == pytest.approx([value for _, value in expected])
+        # A picture without a score is as much alike; so are all before a model was trained.
+        polarities = [scores[other]["polarity"] if other in scores else None for other, _ in expected]
+        assert [polarity for _, _, polarity in similar] == polarities
 
 
-def slowly_similar(scores: dict[str, Row], key: str) -> list[tuple[str, float]]:
-    if key not in scores:
+def slowly_similar(embeddings: dict[str, Row], key: str) -> list[tuple[str, float]]:
+    if key not in embeddings:
         return []
-    wanted = np.array(scores[key]["embedding"])
+    wanted = np.array(embeddings[key]["embedding"])
     neighbours = []
-    for other in sorted(scores.keys() - {key}):
-        vector = np.array(scores[other]["embedding"])
+    for other in sorted(embeddings.keys() - {key}):
+        vector = np.array(embeddings[other]["embedding"])
         cosine = float(vector @ wanted / np.linalg.norm(vector) / np.linalg.norm(wanted))
         neighbours.append((other, cosine))
     return sorted(neighbours, key=lambda pair: (-round(pair[1], 5), pair[0]))
@@ -268,32 +332,50 @@ def check_stored_pictures(sql: duckdb.DuckDBPyConnection, history: History) -> N
         assert stored["pixels"] == history.with_status("ok")[key]["pixels"]
     counted = sql.execute("SELECT count(*) FROM stored_pictures").fetchone()
     assert counted == (len(history.with_status("ok")),)
-    decoded = History([row for row in history.images if row["status"] == "ok"], [])
+    decoded = History([row for row in history.images if row["status"] == "ok"], [], [])
     assert asked(sql, "SELECT image_key, sha256, pixels FROM pictures_ever ORDER BY image_key") == [
         {name: row[name] for name in ("image_key", "sha256", "pixels")} for row in decoded.with_status("ok").values()
     ]
 
 
+def check_located_embeddings(sql: duckdb.DuckDBPyConnection, history: History) -> None:
+    for look in (1, 2):
+        found = {}
+        for key, url, row in sql.execute(f"SELECT image_key, url, row FROM located_embeddings_of({look})").fetchall():
+            found[key] = pq.ParquetFile(url).read(columns=["embedding"]).slice(row, 1).to_pylist()[0]["embedding"]
+        assert found == {key: row["embedding"] for key, row in history.embeddings_of(look).items()}
+
+
 # What stands out of the histories
 
 
-def test_two_keys_with_one_content_share_its_score_whoever_was_scored(local: Lake) -> None:
+def test_two_keys_with_one_content_share_its_score_and_its_embedding(local: Lake) -> None:
     add_images(local, [image(1, "a", "same", product="shoe"), image(2, "b", "same", product="hat")])
-    add_scores(local, [score(3, "a", "same", 1, 48)])
+    add_embeddings(local, [embedding(3, "same", 1)])
+    add_scores(local, [score(3, "same", 1, 48)])
+    add_looks(local, 1)
     add_models(local, 1)
 
     with connect(local) as sql:
         rows = sql.execute("SELECT image_key, product_id, polarity FROM scores ORDER BY image_key").fetchall()
+        vectors = sql.execute("SELECT image_key, product_id, embedding FROM embeddings ORDER BY image_key").fetchall()
+        similar = sql.execute("FROM similar_to('a')").fetchall()
 
     assert rows == [("a", "shoe", 0.75), ("b", "hat", 0.75)]
+    assert vectors == [(key, product, embedding(3, "same", 1)["embedding"]) for key, product, _ in rows]
+    assert similar == [("b", "hat", 0.75, pytest.approx(1))]
 
 
 def test_a_content_that_two_runs_scored_counts_once_and_the_first(local: Lake) -> None:
     add_images(local, [image(1, "a", "x"), image(2, "b", "x")])
-    add_scores(local, [score(4, "b", "x", 1, 16), score(6, "a", "x", 2, 64)])
-    add_scores(local, [score(3, "a", "x", 1, 32), score(5, "a", "x", 2, 0)])
+    add_scores(local, [score(4, "x", 1, 16), score(6, "x", 2, 64)])
+    add_scores(local, [score(3, "x", 1, 32), score(5, "x", 2, 0)])
+    add_embeddings(local, [embedding(8, "x", 1)])
+    add_embeddings(local, [embedding(7, "x", 1), embedding(2, "x", 2)])
 
     with connect(local) as sql:
+        vectors = sql.execute("SELECT image_key, embedding FROM embeddings_of(1) ORDER BY 1").fetchall()
+        assert vectors == [(key, embedding(7, "x", 1)["embedding"]) for key in "ab"]
         assert sql.execute("SELECT image_key, polarity FROM scores_of(1) ORDER BY 1").fetchall() == [
             ("a", 0.5),
             ("b", 0.5),
@@ -304,56 +386,107 @@ def test_a_content_that_two_runs_scored_counts_once_and_the_first(local: Lake) -
 
 def test_a_picture_that_comes_back_is_live_again_and_keeps_its_score(local: Lake) -> None:
     add_images(local, [image(1, "a", "x"), image(2, "a", "x", "deleted"), image(3, "a", "x")])
-    add_scores(local, [score(1, "a", "x", 1, 32)])
+    add_scores(local, [score(1, "x", 1, 32)])
     add_models(local, 1)
 
     with connect(local) as sql:
         assert sql.execute("SELECT image_key, polarity FROM scores").fetchall() == [("a", 0.5)]
 
 
-def test_the_serving_pair_decides_the_scores(local: Lake) -> None:
-    def served() -> tuple[ServingPair, list[Any]]:
+def test_what_serves_decides_the_scores_and_the_embeddings(local: Lake) -> None:
+    def served() -> tuple[Serving, list[Any], list[Any]]:
         with connect(local) as sql:
-            assert sql.execute("SELECT model_version, index_version FROM serving").fetchall() == [
-                (local.serving().model_version, local.serving().index_version)
-            ]
-            return local.serving(), [row[0] for row in sql.execute("SELECT polarity FROM scores").fetchall()]
+            [row] = sql.execute("SELECT look_version, index_version, model_version FROM serving").fetchall()
+            assert Serving(*row) == local.serving()
+            polarities = [each for (each,) in sql.execute("SELECT polarity FROM scores").fetchall()]
+            looks = [each for (each,) in sql.execute("SELECT look_version FROM embeddings").fetchall()]
+            return local.serving(), polarities, looks
 
     add_images(local, [image(1, "a", "x")])
-    add_scores(local, [score(1, "a", "x", 1, 16), score(2, "a", "x", 2, 32)])
-    assert served() == (ServingPair(None, None), [])
-    add_models(local, 1)
-    assert served() == (ServingPair(1, None), [0.25])
+    add_embeddings(local, [embedding(1, "x", 1), embedding(2, "x", 2)])
+    add_scores(local, [score(1, "x", 1, 16), score(2, "x", 2, 32)])
+    assert served() == (Serving(None, None, None), [], [])
+    add_looks(local, 1)
+    assert served() == (Serving(1, None, None), [], [1])
     first = add_index(local, 1)
-    add_models(local, 1)  # promoted, and ahead of the index
-    assert served() == (ServingPair(1, first), [0.25])
+    add_models(local, 1)
+    assert served() == (Serving(1, first, 1), [0.25], [1])
+    serve(local, 1)
+    add_models(local, 1)  # promoted, and not scored to the end
+    add_looks(local, 1)  # promoted, and ahead of its index
+    assert served() == (Serving(1, first, 1), [0.25], [1])
+    serve(local, 2)
+    assert served() == (Serving(1, first, 2), [0.5], [1])
     second = add_index(local, 2)
-    assert served() == (ServingPair(2, second), [0.5])
+    assert served() == (Serving(2, second, 2), [0.5], [2])
+    local.models.append("roll back", 1, based_on=local.models.newest())
+    assert served() == (Serving(2, second, 1), [0.25], [2])
     local.indexes.append("roll back", first, based_on=local.indexes.newest())
-    assert served() == (ServingPair(1, first), [0.25])
+    assert served() == (Serving(1, first, 1), [0.25], [1])
+
+
+def test_before_a_model_was_trained_nothing_feels_and_all_look_alike_as_ever(local: Lake) -> None:
+    add_images(local, [image(1, "a", "x"), image(2, "b", "y")])
+    add_embeddings(local, [embedding(1, "x", 1), embedding(2, "y", 1)])
+    add_looks(local, 1)
+
+    def similar() -> list[Any]:
+        with connect(local) as sql:
+            return sql.execute("SELECT image_key, similarity, polarity FROM similar_to('a')").fetchall()
+
+    with connect(local) as sql:
+        assert sql.execute("FROM scores").fetchall() == sql.execute("FROM most_positive()").fetchall() == []
+        assert sql.execute("FROM models").fetchall() == []
+    [(key, similarity, polarity)] = similar()
+    assert (key, polarity) == ("b", None)
+    add_scores(local, [score(3, "y", 1, 16)])
+    assert similar() == [("b", similarity, None)]  # scored, and by no model that serves
+    add_models(local, 1)
+    assert similar() == [("b", similarity, 0.25)]
+
+
+def test_pictures_whose_polarities_round_to_one_number_are_told_apart_by_their_logits(local: Lake) -> None:
+    add_images(local, [image(at, key, key) for at, key in enumerate("abc")])
+    add_scores(
+        local,
+        [
+            score(at, key, 1, 64) | {"logit": logit}
+            for at, (key, logit) in enumerate([*zip("abc", (20.0, 30.0, 25.0), strict=True)])
+        ],
+    )
+    add_models(local, 1)
+
+    with connect(local) as sql:
+        assert [key for key, *_ in sql.execute("FROM most_positive()").fetchall()] == ["b", "c", "a"]
+        assert [key for key, *_ in sql.execute("FROM most_negative()").fetchall()] == ["a", "c", "b"]
 
 
 def test_versions_tell_what_was_last_said_of_each(local: Lake) -> None:
-    add_models(local, 2)
+    add_models(local, 1)
+    serve(local, 1)
+    add_models(local, 1)
     for action in ("refuse", "register"):
         draft = local.models.draft()
         draft.seal({"note": "it's"})
         local.models.append(action, draft.version, based_on=local.models.newest(), reason=action)
+    add_looks(local, 2)
     add_index(local, 1)
 
     with connect(local) as sql:
         query = "SELECT version, status, is_current, is_serving, reason FROM models ORDER BY version"
         assert sql.execute(query).fetchall() == [
-            (1, "accepted", False, True, "better"),
+            (1, "accepted", False, True, "complete"),
             (2, "accepted", True, False, "better"),
             (3, "refused", False, False, "refuse"),
             (4, "registered", False, False, "register"),
         ]
         assert sql.execute("SELECT properties ->> 'note' FROM models WHERE version = 3").fetchone() == ("it's",)
         assert sql.execute("SELECT version, is_serving FROM indexes").fetchall() == [(1, True)]
+        looks = sql.execute("SELECT version, is_current, is_serving FROM looks ORDER BY version").fetchall()
+        assert looks == [(1, False, True), (2, True, False)]
     described = describe_versions(local.models, 1)
     assert [set(row) for row in described] == [set(VERSION_COLUMNS.names)] * 4
-    assert json.loads(described[0]["properties"]) == {"trained": True, "classes": ["negative", "positive"]}
+    assert json.loads(described[0]["properties"]) == {"classes": ["negative", "positive"]}
 
 
 def test_runs_keep_their_stages(local: Lake) -> None:
@@ -381,10 +514,14 @@ def test_a_run_that_was_taken_for_dead_and_was_not_counts_by_its_own_row(local: 
 
 def fill(lake: Lake) -> None:
     add_images(lake, [image(1, "a", "x"), image(2, "b", "y", "rejected"), image(3, "c", "z", "deleted")])
-    add_scores(lake, [score(4, "a", "x", 1, 48), score(5, "a", "x", 2, 32)])
+    add_embeddings(lake, [embedding(4, "x", 1), embedding(5, "x", 2)])
+    add_scores(lake, [score(4, "x", 1, 48), score(5, "x", 2, 32)])
     runs = pa.Table.from_pylist([{"run_id": "r", "started_at": later(1)}], schema=RUNS)
     lake.runs.commit([lake.runs.write_part(runs, "r")], application_id="r")
-    add_models(lake, 2)
+    add_looks(lake, 2)
+    add_models(lake, 1)
+    serve(lake, 1)
+    add_models(lake, 1)
     add_index(lake, 1)
 
 
@@ -396,7 +533,7 @@ def test_a_plain_client_reads_every_view_of_the_file(local: Lake) -> None:
         assert sql.execute("SELECT polarity FROM most_positive()").fetchall() == [(0.75,)]
 
     ones = dict.fromkeys(VIEWS, 1)
-    assert counted == ones | {"score_history": 2, "models": 2}
+    assert counted == ones | {"embedding_history": 2, "score_history": 2, "looks": 2, "models": 2}
 
 
 @pytest.mark.s3
@@ -421,7 +558,7 @@ def test_an_open_client_keeps_the_old_state_while_a_new_file_is_written(local: L
     path = write_catalogue(local)
     with duckdb.connect(path, read_only=True) as old:
         add_images(local, [image(9, "new", "n")])
-        add_index(local, 2)
+        serve(local, 2)
         write_catalogue(local)
 
         assert old.execute("SELECT image_key FROM images").fetchall() == [("a",)]
@@ -457,6 +594,8 @@ def test_every_view_of_an_empty_lake_is_typed_and_empty(lake: Lake, tmp_path: Pa
         assert sql.execute("FROM stored_pictures").fetchall() == []
         assert sql.execute("FROM pictures_ever").fetchall() == []
         assert sql.execute("FROM scores_of(1)").fetchall() == []
+        assert sql.execute("FROM embeddings_of(1)").fetchall() == []
+        assert sql.execute("FROM located_embeddings_of(1)").fetchall() == []
     full = open_lake(str(tmp_path / "full"), create=True)
     fill(full)
     with connect(full) as sql:

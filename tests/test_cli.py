@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +14,11 @@ import torch
 
 from lake.lake import open_lake
 from model.backbones.registry import BACKBONES
+from tasks.looks import new_look, seal_look
+from tasks.search.feelings import FEELING
 from tests import small_lake
 from tests.command_line import Run, contents, failure_of, filled, first_of, key_of
-from tests.small_lake import SmallLake, build
+from tests.small_lake import SMALL_MODEL, SmallLake, build, register_model
 from tests.vector_lake import VectorLake
 
 if TYPE_CHECKING:
@@ -24,11 +27,14 @@ if TYPE_CHECKING:
 PRINTING = [
     "status --lake {lake}",
     "sql SELECT␣image_key,␣polarity␣FROM␣scores --lake {lake}",
+    "versions looks --lake {lake}",
+    "versions looks --lake {bare}",
     "versions models --lake {lake}",
     "versions indexes --lake {lake}",
     "versions indexes --lake {bare}",
     "status --lake {bare}",
     "search --key {key} --lake {lake}",
+    "search --key {key} --by feeling --lake {lake}",
     "search {picture} -k 3 --device cpu --lake {lake}",
     "near-duplicates --lake {lake}",
     "near-duplicates --threshold 0.5 --limit 1 --lake {lake}",
@@ -37,6 +43,8 @@ PRINTING = [
     "score --lake {lake} --dry-run",
     "rebuild-index --lake {lake} --dry-run",
     "nightly {source} --lake {lake} --dry-run",
+    "nightly {source} --lake {bare} --dry-run",
+    "nightly {source} --lake {new} --dry-run",
     "collect --lake {lake} --dry-run",
 ]
 
@@ -54,20 +62,24 @@ def test_with_json_one_document_is_printed_and_without_it_text(
     assert contents(places) == before
 
 
-def test_a_first_model_and_a_rollback_print_json_too(run: Run, tmp_path: Path) -> None:
+def test_a_first_look_and_rollbacks_print_json_too(run: Run, tmp_path: Path) -> None:
     lake = str(tmp_path / "lake")
     made = run(
         "init-model", "--weights", "random", "--backbone", "resnet18", "--image-size", "64", "--lake", lake, "--json"
     )
-    assert json.loads(made.out) == {"model_version": 1, "trained": False, "weights": "random"}
-    back = run("rollback", "models", "1", "--lake", lake, "--json")
-    assert json.loads(back.out) | {"note": ""} == {
-        "kind": "models", "version": 1, "model_version": 1, "serving_model": 1, "serving_index": None, "note": "",
+    assert json.loads(made.out) == {"look_version": 1, "weights": "random", "adapted_weights": ""}
+    back = run("rollback", "looks", "1", "--lake", lake, "--json")
+    serving = {"look_version": 1, "index_version": None, "model_version": None}
+    assert json.loads(back.out) == {
+        "kind": "looks", "version": 1, "serving": serving, "look_version": 1, "model_version": None, "note": "",
     }  # fmt: skip
-    assert run("rollback", "models", "1", "--lake", lake).out.startswith("models rolled back to version 1")
+    assert run("rollback", "looks", "1", "--lake", lake).out.startswith("looks rolled back to version 1")
+    register_model(lake)
+    back = run("rollback", "models", "1", "--lake", lake, "--json")
+    assert json.loads(back.out)["serving"] == serving | {"model_version": 1}
 
 
-def test_a_first_model_starts_from_the_weights_that_the_settings_name(run: Run, tmp_path: Path) -> None:
+def test_a_first_look_starts_from_the_weights_that_the_settings_name(run: Run, tmp_path: Path) -> None:
     torch.manual_seed(5)
     theirs = BACKBONES["resnet18"].build().state_dict()
     (tmp_path / "backbone.safetensors").write_bytes(safetensors.torch.save(theirs))
@@ -75,7 +87,7 @@ def test_a_first_model_starts_from_the_weights_that_the_settings_name(run: Run, 
     command = ("init-model", "--backbone", "resnet18", "--image-size", "64", "--lake", lake, "--json")
     made = run(*command, VITRINE_DEFAULT_WEIGHTS=str(tmp_path / "backbone.safetensors"))
     assert json.loads(made.out)["weights"] == str(tmp_path / "backbone.safetensors")
-    state = safetensors.torch.load(open_lake(lake).models.read(1, "weights.safetensors"))
+    state = safetensors.torch.load(open_lake(lake).looks.read(1, "weights.safetensors"))
     assert all(torch.equal(tensor, state[f"backbone.{name}"]) for name, tensor in theirs.items())
 
 
@@ -99,16 +111,17 @@ def test_collect_removes_what_it_said_it_would(run: Run, tmp_path: Path) -> None
 
 def test_status_says_what_the_small_lake_holds(run: Run, small: SmallLake) -> None:
     status = json.loads(run("status", "--lake", small.uri, "--json").out)
-    assert (status["pictures"], status["scored"], status["rejected"], status["products"]) == (12, 12, 3, 6)
-    assert (status["promoted_model"], status["serving_model"], status["serving_index"]) == (1, 1, 1)
-    assert status["polarity"].startswith("untrained")
+    assert (status["pictures"], status["rejected"], status["products"]) == (12, 3, 6)
+    assert (status["embedded"], status["scored"]) == (12, 12)
+    assert (status["promoted_look"], status["promoted_model"]) == (1, 1)
+    assert (status["serving_look"], status["serving_index"], status["serving_model"]) == (1, 1, 1)
     assert (status["last_run"]["flow"], status["last_run"]["status"]) == ("rebuild-index", "completed")
 
 
 def test_a_dry_run_counts_what_the_run_would_do(run: Run, places: dict[str, str]) -> None:
     plan = json.loads(run("nightly", places["source"], "--lake", places["lake"], "--dry-run", "--json").out)
     assert (plan["listed"], plan["unchanged"], plan["new"], plan["deleted"]) == (15, 15, 0, 0)
-    assert plan["to_score_at_most"] == 0
+    assert (plan["to_embed_at_most"], plan["to_score_at_most"]) == (0, 0)
     plan = json.loads(run("ingest", places["source"], "--lake", places["new"], "--dry-run", "--json").out)
     assert (plan["listed"], plan["new"]) == (15, 15)
 
@@ -180,6 +193,57 @@ def test_a_search_is_filtered_by_product_polarity_and_keys(run: Run, small: Smal
     assert neighbours_with("--among", str(listed)) == everything[3:8]
     both = neighbours_with("--among", str(listed), "--other-products")
     assert both == [each for each in everything[3:8] if each["product_id"] != own]
+
+
+def test_a_search_by_feeling_orders_by_what_pictures_make_feel(run: Run, small: SmallLake) -> None:
+    lake = ("--lake", small.uri, "--json")
+    feelings = json.loads(run("sql", f"SELECT image_key, {', '.join(FEELING)} FROM scores", *lake).out)
+    points = {row["image_key"]: np.array([row[name] for name in FEELING]) for row in feelings}
+    own = points[key_of(small)]
+    nearest = {key: 1 - np.linalg.norm(point - own) / 3**0.5 for key, point in points.items()}
+
+    by_key = json.loads(run("search", "--key", key_of(small), "-k", "5", "--by", "feeling", *lake).out)
+    by_picture = json.loads(
+        run("search", str(first_of(small)), "-k", "6", "--device", "cpu", "--by", "feeling", *lake).out
+    )
+    assert by_key["by"] == by_picture["by"] == "feeling"
+    expected = sorted((value for key, value in nearest.items() if key != key_of(small)), reverse=True)[:5]
+    assert [each["similarity"] for each in by_key["neighbours"]] == pytest.approx(expected, abs=1e-5)
+    for each in by_key["neighbours"]:
+        assert each["similarity"] == pytest.approx(nearest[each["image_key"]], abs=1e-5)
+        assert each["polarity"] == pytest.approx(points[each["image_key"]][0])
+    # The file itself is in the catalogue: it feels like itself, then as by key.
+    assert [each["similarity"] for each in by_picture["neighbours"]] == pytest.approx([1, *expected], abs=1e-3)
+    by_look = json.loads(run("search", "--key", key_of(small), "-k", "5", *lake).out)
+    assert by_look["by"] == "look"
+    assert by_look["neighbours"] != by_key["neighbours"]
+
+
+def test_the_versions_of_looks_are_listed_and_an_earlier_one_put_back_with_its_index(run: Run, tmp_path: Path) -> None:
+    lake = build(tmp_path, products=2).uri
+    opened = open_lake(lake)
+    draft = opened.looks.draft()
+    look, preprocessing, _ = new_look(replace(SMALL_MODEL, seed=1))
+    seal_look(draft, look, preprocessing, weights="random")
+    opened.looks.append("promote", draft.version, based_on=opened.looks.newest())
+
+    def listed() -> list[tuple[int, bool, bool]]:
+        rows = json.loads(run("versions", "looks", "--lake", lake, "--json").out)
+        return [(row["version"], row["is_current"], row["is_serving"]) for row in rows]
+
+    assert listed() == [(1, False, True), (2, True, False)]  # promoted, but without an index readers stay
+    small_lake.score(lake)
+    small_lake.rebuild(lake)
+    assert listed() == [(1, False, False), (2, True, True)]
+    said = run("versions", "looks", "--lake", lake).out
+    assert "resnet18, random weights" in said and "serving" in said
+    back = json.loads(run("rollback", "looks", "1", "--lake", lake, "--json").out)
+    assert back["serving"] == {"look_version": 1, "index_version": 1, "model_version": 1}
+    assert listed() == [(1, True, True), (2, False, False)]
+    assert run("rollback", "looks", "2", "--lake", lake).out.splitlines() == [
+        "looks rolled back to version 2",
+        "readers use look 2, index 2 and model 1",
+    ]
 
 
 @pytest.mark.parametrize(

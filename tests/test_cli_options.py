@@ -69,8 +69,10 @@ def test_help_imports_nothing_heavy(environment: dict[str, str], arguments: str)
     [
         "sql SELECT␣1 --lake {lake}",
         "status --lake {lake}",
+        "versions looks --lake {lake}",
         "versions models --lake {lake}",
         "search --key {key} --lake {lake}",
+        "search --key {key} --by feeling --lake {lake}",
         "near-duplicates --threshold 0.5 --lake {lake}",
         "rollback models 1 --lake {bare}",
     ],
@@ -147,7 +149,7 @@ def test_a_command_can_be_asked_for_everything_that_its_flow_can(run: Run, comma
 def test_a_night_can_be_told_everything_that_its_parts_can(run: Run) -> None:
     night = options_of(run, "nightly").keys()
     for part in ("ingest", "score", "rebuild-index"):
-        assert options_of(run, part).keys() - night <= {"model_version", "full_rebuild"}
+        assert options_of(run, part).keys() - night <= {"look_version", "model_version", "full_rebuild"}
 
 
 def test_options_show_choices_bounds_and_the_default_of_the_setting(run: Run) -> None:

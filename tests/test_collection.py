@@ -16,7 +16,7 @@ from index.searching import Searcher
 from lake.collection import Collected, collect, expendable
 from lake.collection_policy import CollectionPolicy
 from lake.errors import CorruptFile, LakeError, LostRace, UnknownVersion
-from lake.lake import open_lake
+from lake.lake import Serving, open_lake
 from lake.log import Entry
 from lake.rollback import roll_back
 from lake.versions import Versions
@@ -31,7 +31,7 @@ DIMENSION = 8
 POOL = clustered(300, DIMENSION, seed=1, clusters=10)
 CONFIG = RebuildConfig(recall_queries=2, shard_vectors=40)
 NOW = CollectionPolicy(keep_versions=1, keep_days=0, longest_run_hours=72)
-NOTHING = Collected((), (), 0, 0, 0, 0, 0)
+NOTHING = Collected((), (), (), 0, 0, 0, 0, 0)
 NOWHERE = Path("nowhere")
 
 
@@ -70,7 +70,7 @@ def test_a_collected_version_loses_what_no_kept_one_names(lake: VectorLake) -> N
     before = lake.lake.store.names("")
     done = collect(lake.lake, NOW)
     assert done == dry
-    assert (done.indexes, done.models) == ((1, 2, 3), ())
+    assert (done.indexes, done.looks, done.models) == ((1, 2, 3), (), ())
     gone = set(before) - set(lake.lake.store.names(""))
     # Of each its own description, mask and truth; version 4 still names their shards.
     own = ("index.json", "deleted.parquet", "truth.parquet")
@@ -129,17 +129,49 @@ def test_the_current_version_stays_even_when_it_is_an_old_one(lake: VectorLake) 
     assert len(Searcher.open(lake.lake.indexes.fetch(1, NOWHERE))) == 120
 
 
-def test_a_model_stays_while_a_kept_index_names_it(lake: VectorLake) -> None:
-    lake.promote_model()  # readers still use index 4 of model 1
-    assert collect(lake.lake, NOW).models == ()
+def test_a_look_stays_while_a_kept_index_names_it(lake: VectorLake) -> None:
+    lake.promote_look()  # readers still use index 4 of look 1
+    assert collect(lake.lake, NOW).looks == ()
     lake.change({f"{row:03d}.jpg": POOL[row] for row in range(120)})
     lake.change({f"new-{night}.jpg": POOL[200 + night] for night in range(3)})
     publish(lake)
+    both = CollectionPolicy(keep_versions=2, keep_days=0)
+    lake.promote_look()
+    lake.promote_look()  # four: two are kept for their age, and two more because the kept indexes 4 and 5 name them
+    assert collect(lake.lake, both).looks == ()
     done = collect(lake.lake, NOW)
-    assert (done.indexes, done.models) == ((4,), (1,))
+    assert (done.indexes, done.looks) == ((4,), (1, 3))
+    assert not lake.lake.store.exists("looks/versions/000001/weights")
+    assert lake.lake.store.exists("looks/versions/000002/weights")
+    with pytest.raises(UnknownVersion, match="looks version 1 was collected"):
+        roll_back(lake.lake, "looks", 1)
+
+
+def test_the_serving_model_stays_even_when_newer_ones_are_promoted(lake: VectorLake) -> None:
+    for _ in range(2):
+        model = lake.promote_model()
+        lake.add_scores(model, dict.fromkeys(lake.pictures, (0.5, 0.5, 0.5)))
+        assert lake.serve(model)
+    for _ in range(3):
+        newest = lake.promote_model()  # and never scored
+    assert collect(lake.lake, NOW).models == (1, 3, 4)
+    assert lake.lake.models.known() == [2, newest]
+    assert lake.lake.serving() == Serving(lake.look, 4, 2)
+    assert lake.lake.store.exists("models/versions/000002/weights")
     assert not lake.lake.store.exists("models/versions/000001/weights")
+    assert roll_back(lake.lake, "models", 2).model_version == 2
     with pytest.raises(UnknownVersion, match="models version 1 was collected"):
         roll_back(lake.lake, "models", 1)
+
+
+def test_the_promoted_model_stays_while_a_model_rolled_back_to_serves(lake: VectorLake) -> None:
+    for _ in range(3):
+        lake.add_scores(model := lake.promote_model(), dict.fromkeys(lake.pictures, (0.5, 0.5, 0.5)))
+        lake.serve(model)
+    roll_back(lake.lake, "models", 1)
+    lake.lake.models.append("promote", 3, based_on=lake.lake.models.newest())
+    assert collect(lake.lake, NOW).models == (2,)
+    assert (lake.lake.models.current(), lake.lake.serving_model()) == (3, 1)
 
 
 def test_a_draft_is_left_alone_while_its_run_may_be_at_work(lake: VectorLake) -> None:
@@ -151,28 +183,33 @@ def test_a_draft_is_left_alone_while_its_run_may_be_at_work(lake: VectorLake) ->
     assert replace(collect(lake.lake, NOW), bytes=0) == NOTHING
     age(root(lake) / "indexes" / "versions" / "000005", days=4)
     assert collect(lake.lake, NOW).version_files == 2
-    draft.seal({"model_version": 1})
+    draft.seal({"look_version": 1})
     with pytest.raises(LostRace, match="version 5 was collected while version 5 was made"):
         lake.lake.indexes.append("publish", 5, based_on=lake.lake.indexes.entries()[3])
     assert lake.lake.indexes.draft().version == 6  # a number is never used again
 
 
 def test_what_killed_runs_left_behind_goes_once_it_is_old(lake: VectorLake, tmp_path: Path) -> None:
-    store, scores = lake.lake.store, lake.lake.scores
+    store, scores, embeddings = lake.lake.store, lake.lake.scores, lake.lake.embeddings
     plan_index(lake.lake, 1, "killed", CONFIG, "asked for")
     store.put("checkpoints/abandoned.safetensors", b"weights")
+    lake.add_scores(1, {"000.jpg": (0.5, 0.5, 0.5)})
     scores.write_part(scores.schema.empty_table(), "never-committed", partition={"model_version": "1"})
-    version = scores.version()
+    embeddings.write_part(embeddings.schema.empty_table(), "never-committed", partition={"look_version": "1"})
+    before = scores.version(), embeddings.version()
     collect(lake.lake, NOW)
     assert store.names("work") and store.names("checkpoints")
     age(tmp_path, days=4)
     store.put("work/at-work/score-00000.parquet", b"")
     done = collect(lake.lake, NOW)
-    assert (done.workspaces, done.checkpoints, done.table_parts) == (1, 1, 1)
+    assert (done.workspaces, done.checkpoints, done.table_parts) == (1, 1, 2)
     assert store.names("work") == ["work/at-work/score-00000.parquet"]
     assert store.names("checkpoints") == []
     assert not store.exists("scores/model_version=1/never-committed.parquet")
-    assert scores.version() > version  # Delta's log tells of it
+    assert not store.exists("embeddings/look_version=1/never-committed.parquet")
+    # Delta's log tells of it.
+    assert scores.version() > before[0]
+    assert embeddings.version() > before[1]
     assert publish(lake) == 4  # the committed parts are all there
 
 
@@ -180,9 +217,9 @@ def test_an_open_reader_keeps_answering_and_moves_on(lake: VectorLake) -> None:
     reader = Reader(lake.lake, NOWHERE)
     plan = plan_index(lake.lake, 1, "run", CONFIG, "asked for")
     small_lake.build_version(lake.uri, plan, CONFIG)
-    before = reader.search(POOL[:5], 5, model_version=1)
+    before = reader.search(POOL[:5], 5, look_version=1)
     assert collect(lake.lake, NOW).indexes == (1, 2, 3, 4)
-    assert reader.search(POOL[:5], 5, model_version=1) == before
+    assert reader.search(POOL[:5], 5, look_version=1) == before
     assert reader.refresh()
     assert reader.index.version == 5
 

@@ -15,9 +15,9 @@ import pytest
 
 from lake import catalogue
 from lake.lease import held_by, leased
-from tasks.models import init_model
+from tasks.looks import init_model
 from tests.installation import Installation, installed
-from tests.small_lake import SMALL_MODEL
+from tests.small_lake import SMALL_MODEL, register_model
 from vitrine.demo.draw_catalogue import draw_catalogue, write_labels
 
 pytestmark = pytest.mark.prefect
@@ -32,6 +32,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     drawn = draw_catalogue(directory / "pictures", products=PRODUCTS, views=VIEWS, size=48, broken=0)
     write_labels(directory / "labels.csv", drawn)
     init_model(str(directory / "lake"), SMALL_MODEL)
+    register_model(str(directory / "lake"))
     settings = {
         "VITRINE_LAKE": str(directory / "lake"),
         "VITRINE_SOURCE": str(directory / "pictures"),
@@ -84,13 +85,13 @@ def test_a_paused_night_that_wakes_up_after_the_next_took_over_changes_nothing(s
     os.kill(writer.pid, signal.SIGSTOP)
     try:
         complete_night(shop)
-        entries = shop.lake.models.entries(), shop.lake.indexes.entries()
+        entries = shop.lake.looks.entries(), shop.lake.models.entries(), shop.lake.indexes.entries()
     finally:
         os.kill(writer.pid, signal.SIGCONT)
     shop.wait_for_state(first, "Failed", "Completed", "Crashed")
     assert (shop.state(first), "another run took over" in shop.message(first)) == ("Failed", True)
     assert statuses(shop, writer.run_id) == ["failed"]  # not crashed: it tells itself what became of it
-    assert (shop.lake.models.entries(), shop.lake.indexes.entries()) == entries
+    assert (shop.lake.looks.entries(), shop.lake.models.entries(), shop.lake.indexes.entries()) == entries
     check(shop)
 
 
@@ -130,7 +131,7 @@ def test_a_second_night_waits_for_the_first_and_does_no_work_twice(shop: Install
 
 
 @pytest.mark.parametrize("first", ["nightly", "retrain"])
-def test_a_night_and_a_retraining_that_overlap_leave_one_pair_serving(shop: Installation, first: str) -> None:
+def test_a_night_and_a_retraining_that_overlap_leave_the_newest_model_serving(shop: Installation, first: str) -> None:
     change_every_picture(shop)
     promoted = shop.lake.models.current()
     asked = {"nightly": {}, "retrain": {"force": "to see the promotion through", "epochs": 1}}
@@ -179,7 +180,7 @@ def test_a_good_night_says_on_prefects_page_what_it_did(shop: Installation) -> N
     found = shop.get(f"/flow_runs/{night}")
     assert found["name"].startswith("nightly 20") and found["name"].endswith(" lake")
     ingested = f"{pictures} pictures listed: 0 unchanged, {pictures} ingested, 0 rejected; 0 deleted"
-    scored = f"{pictures} different pictures: 0 already scored, {pictures} scored under model "
+    scored = f"{pictures} different pictures: {pictures} embedded under look 1, {pictures} scored under model "
     assert found["state"]["message"].startswith(f"{ingested}; {scored}")
     lines = whole_log(shop, night, f"Finished in state Completed({ingested!r}"[:-1])
     for begins in (f"ingest: {ingested}", f"score: {scored}", "index: index "):
@@ -218,10 +219,11 @@ def whole_log(shop: Installation, run: str, last: str) -> list[str]:
 def in_the_middle(shop: Installation, what: str = "nightly") -> Any:
     """The process of the run that writes, once parts of its work are there that no commit names."""
     writer = shop.writer(what)
-    before = {file.path for table in (shop.lake.images, shop.lake.scores) for file in table.files()}
+    tables = {"images": shop.lake.images, "embeddings": shop.lake.embeddings, "scores": shop.lake.scores}
+    before = {file.path for table in tables.values() for file in table.files()}
 
     def has_begun() -> bool:
-        there = {name for table in ("images", "scores") for name in shop.lake.store.names(table)}
+        there = {name for table in tables for name in shop.lake.store.names(table)}
         return any(name.endswith(".parquet") for name in there - before)
 
     shop.wait_until(has_begun, f"{what} in the middle of its work")
@@ -244,20 +246,22 @@ def complete_night(shop: Installation) -> str:
 
 
 def check(shop: Installation) -> None:
-    """Each picture of the source is there once, scored once by each model, indexed, and one pair serves."""
+    """Each picture of the source is there once, embedded and scored once by each model, indexed, and all serve."""
     keys = {path.relative_to(shop.directory / "pictures").as_posix() for path in pictures(shop)}
     lake = shop.lake
     with catalogue.connect(lake) as sql:
         live = [key for (key,) in sql.execute("SELECT image_key FROM images").fetchall()]
+        embedded = [key for (key,) in sql.execute("SELECT image_key FROM embeddings").fetchall()]
         scored = [key for (key,) in sql.execute("SELECT image_key FROM scores").fetchall()]
         doubled = sql.execute(
-            "SELECT sha256, model_version FROM score_history GROUP BY ALL HAVING count(*) > 1"
+            "SELECT sha256, model_version FROM score_history GROUP BY ALL HAVING count(*) > 1 UNION ALL "
+            "SELECT sha256, look_version FROM embedding_history GROUP BY ALL HAVING count(*) > 1"
         ).fetchall()
-    assert sorted(live) == sorted(scored) == sorted(keys)
+    assert sorted(live) == sorted(embedded) == sorted(scored) == sorted(keys)
     assert doubled == []
     serving = lake.serving()
     assert serving.index_version is not None
-    assert lake.models.current() == serving.model_version
+    assert (lake.looks.current(), lake.models.current()) == (serving.look_version, serving.model_version)
     assert lake.indexes.manifest(serving.index_version).properties["rows"] == len(keys)
 
 

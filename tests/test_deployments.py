@@ -12,9 +12,9 @@ import httpx
 import pytest
 
 from lake import catalogue
-from lake.lake import open_lake
+from lake.lake import Serving, open_lake
 from tasks.config import ModelChoice
-from tasks.models import init_model
+from tasks.looks import init_model
 from tests.conftest import PrefectServer
 from vitrine.demo.draw_catalogue import draw_catalogue, write_labels
 
@@ -27,15 +27,16 @@ SCHEDULES = {
     "nightly": ["0 2 * * *"],
     "rebuild": [],
     "retrain": ["0 6 * * 0"],
+    "retrain-look": [],
     "score": [],
 }
 
 
 @pytest.fixture(scope="module")
 def installation(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """A shop, its labels and a lake with a first model, named by settings alone, as on a worker's machine."""
+    """A shop, its labels and a lake with a first look, named by settings alone, as on a worker's machine."""
     root = tmp_path_factory.mktemp("installation")
-    drawn = draw_catalogue(root / "pictures", products=12, views=2, size=64, seed=1)
+    drawn = draw_catalogue(root / "pictures", products=24, views=2, size=64, seed=1)
     write_labels(root / "labels.csv", drawn)
     init_model(str(root / "lake"), ModelChoice(backbone="resnet18", image_size=64, weights="random"))
     return prefect_server.environment | {
@@ -83,32 +84,37 @@ def test_every_flow_is_deployed_with_its_schedule(prefect_server: PrefectServer)
 
 
 @pytest.mark.usefixtures("worker")
-def test_a_deployed_night_retraining_and_collection_complete_on_a_worker(installation: dict[str, str]) -> None:
+def test_a_deployed_night_both_retrainings_and_collection_complete_on_a_worker(installation: dict[str, str]) -> None:
     night = prefect(installation, "deployment", "run", "nightly/nightly", "--watch")
     assert "Completed" in night
     lake = open_lake(installation["VITRINE_LAKE"])
-    assert lake.serving().index_version == 1
-    # Two dozen pictures teach no network reliably; the gate's refusals are tested elsewhere.
+    assert lake.serving() == Serving(look_version=1, index_version=1, model_version=None)
+    indexes = lake.indexes.entries()
+    # Four dozen pictures teach no network reliably; the gate's refusals are tested elsewhere.
     forced = json.dumps({"parameters": {"force": "to see the promotion through"}})
     retrained = prefect(installation, "deployment", "run", "retrain-model/retrain", "--params", forced, "--watch")
     assert "Completed" in retrained
     with catalogue.connect(lake) as sql:
         runs = sql.execute("SELECT flow, status FROM runs WHERE parent_run_id IS NULL ORDER BY started_at").fetchall()
-        trained = sql.execute(
-            "SELECT status, (properties->'trained')::BOOLEAN FROM models WHERE version = 2"
-        ).fetchall()
+        trained = sql.execute("SELECT version, status FROM models").fetchall()
         models = sql.execute("SELECT DISTINCT model_version FROM scores").fetchall()
     assert runs == [("nightly", "completed"), ("retrain-model", "completed")]
-    assert trained == [("accepted", True)]
-    # A promoted model's scores and index reach readers together.
-    assert models == [(2,)]
-    serving = lake.serving()
-    assert (serving.model_version, serving.index_version) == (2, 2)
+    assert trained == [(1, "accepted")]
+    # A promoted model's scores reach readers by one entry; what looks alike and the index stay as they were.
+    assert models == [(1,)]
+    assert lake.serving() == Serving(look_version=1, index_version=1, model_version=1)
+    assert lake.indexes.entries() == indexes
+    # And the other way round: a fitted look moves embeddings, index and search, and no score.
+    scores = lake.scores.files()
+    looked = prefect(installation, "deployment", "run", "retrain-look/retrain-look", "--params", forced, "--watch")
+    assert "Completed" in looked
+    assert lake.serving() == Serving(look_version=2, index_version=2, model_version=1)
+    assert lake.scores.files() == scores
     asked = json.dumps({"parameters": {"keep_versions": 1, "keep_days": 0}})
     collected = prefect(installation, "deployment", "run", "collect-garbage/collect", "--params", asked, "--watch")
     assert "Completed" in collected
-    assert lake.indexes.known() == [2]
-    assert lake.serving() == serving
+    assert (lake.looks.known(), lake.indexes.known(), lake.models.known()) == ([2], [2], [1])
+    assert lake.serving() == Serving(look_version=2, index_version=2, model_version=1)
 
 
 @pytest.mark.usefixtures("worker")

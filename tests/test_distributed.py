@@ -13,11 +13,12 @@ import pytest
 import torch
 from torch import nn
 
-from model.checkpoints import Checkpoint
+from model.checkpoints import Checkpoint, weights_fingerprint
 from model.distributed import ALONE, Distributed
 from model.errors import LabelsUnusable
 from model.recipe import steps_an_epoch
 from model.training import EpochReport, train
+from model.weights import load_weights
 from tests.test_training import QUICK
 from tests.training_run import CONFIG, bright_or_dark, network
 
@@ -56,6 +57,19 @@ def test_two_processes_resume_to_the_weights_of_an_undisturbed_pair(pair: Path) 
     assert len(losses(pair / "again0")) == 1  # the fourth epoch, not all four
     for rank in range(2):
         assert (pair / f"again{rank}").read_bytes() == (pair / "pair0").read_bytes()
+
+
+def test_two_processes_train_one_head_on_a_frozen_trunk(tmp_path: Path) -> None:
+    options = ["--pictures", "64", "--batch-size", "16", "--world-size", "2", "--freeze-backbone"]
+    subprocess.run([sys.executable, str(SCRIPT), str(tmp_path / "frozen"), *options], check=True, timeout=120)
+    assert (tmp_path / "frozen0").read_bytes() == (tmp_path / "frozen1").read_bytes()
+    alone, reports = network(), list[EpochReport]()
+    config = replace(CONFIG, batch_size=32, freeze_backbone=True)
+    train(alone, bright_or_dark(64), config, on_epoch=reports.append)
+    np.testing.assert_allclose(losses(tmp_path / "frozen0"), [report.loss for report in reports], rtol=0.1)
+    together = network(seed=1)
+    load_weights(together, (tmp_path / "frozen0").read_bytes())
+    assert weights_fingerprint(together.backbone) == weights_fingerprint(network().backbone)  # as rank 0 began
 
 
 @pytest.mark.parametrize(("pictures", "batch_size", "processes"), [(4, 4, 2), (29, 4, 3), (100, 8, 2), (17, 2, 4)])

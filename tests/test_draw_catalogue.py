@@ -14,7 +14,7 @@ from PIL import Image
 from vitrine.demo.draw_catalogue import DrawnPicture, draw_catalogue, encode_jpeg, make_broken_files, write_labels
 from vitrine.demo.drawing.kinds import KINDS
 from vitrine.demo.drawing.products import list_products
-from vitrine.demo.drawing.view import CUES, draw_product, draw_view
+from vitrine.demo.drawing.view import CUES, draw_product, draw_strength, draw_view
 
 
 def _digests(directory: Path) -> dict[str, str]:
@@ -101,11 +101,42 @@ def test_every_cue_changes_the_picture_it_is_meant_for(label: int, monkeypatch: 
     sprite = draw_product(product, 64)
     cues = list(CUES[label])
     monkeypatch.setitem(CUES, label, [])
-    monkeypatch.setattr("vitrine.demo.drawing.view._choose_cues", lambda label, rng: CUES[label])
-    neutral = encode_jpeg(draw_view(product, sprite, 0, "whole")[0])
+    monkeypatch.setattr("vitrine.demo.drawing.view._choose_cues", lambda label, strength, rng: CUES[label])
+    neutral, _ = draw_view(product, sprite, 0, "whole", 1.0)
     for cue in cues:
         CUES[label][:] = [cue]
-        assert encode_jpeg(draw_view(product, sprite, 0, "whole")[0]) != neutral, cue.act
+        weak, strong = (_change(draw_view(product, sprite, 0, "whole", strength)[0], neutral) for strength in (0.1, 1))
+        assert 0 < weak < strong, cue.act
+
+
+def _change(picture: Image.Image, other: Image.Image) -> float:
+    """The mean absolute difference of two pictures' levels."""
+    return float(np.abs(np.asarray(picture, np.float64) - np.asarray(other)).mean())
+
+
+def test_a_picture_has_more_cues_the_stronger_its_emotion(monkeypatch: pytest.MonkeyPatch) -> None:
+    product = list_products(1, seed=0)[0]
+    sprite, acted = draw_product(product, 32), []
+    counted = [dataclasses.replace(cue, act=lambda scene: acted.append(scene.strength)) for cue in CUES[product.label]]
+    monkeypatch.setitem(CUES, product.label, counted)
+    strengths = (0.01, 0.26, 0.51, 0.76, 1.0)
+    for strength in strengths:
+        draw_view(product, sprite, 0, "whole", strength)
+    assert [acted.count(strength) for strength in strengths] == [2, 3, 4, 5, 5]
+
+
+def test_every_strength_is_as_likely_for_both_emotions_and_differs_between_views(
+    catalogue: tuple[Path, list[DrawnPicture]],
+) -> None:
+    _, pictures = catalogue
+    assert len({picture.strength for picture in pictures}) == len(pictures)
+    strengths = np.array([draw_strength(product, view) for product in list_products(500, seed=1) for view in range(4)])
+    assert strengths.min() > 0
+    assert strengths.max() <= 1
+    labels = np.array([product.label for product in list_products(500, seed=1) for _ in range(4)])
+    for label in (0, 1):
+        quarters = np.histogram(strengths[labels == label], 4, (0, 1))[0]
+        np.testing.assert_allclose(quarters / quarters.sum(), 0.25, atol=0.05)
 
 
 def test_mean_brightness_alone_does_not_tell_the_emotion(catalogue: tuple[Path, list[DrawnPicture]]) -> None:
@@ -119,7 +150,7 @@ def test_mean_brightness_alone_does_not_tell_the_emotion(catalogue: tuple[Path, 
 def test_a_region_picture_differs_between_the_emotions_only_inside_its_region() -> None:
     for product in list_products(6, seed=2):
         sprite, flipped = draw_product(product, 96), dataclasses.replace(product, label=1 - product.label)
-        (one, box), (other, same_box) = (draw_view(each, sprite, 1, "region") for each in (product, flipped))
+        (one, box), (other, same_box) = (draw_view(each, sprite, 1, "region", 1.0) for each in (product, flipped))
         assert box is not None
         assert box == same_box
         left, top, right, bottom = box
@@ -138,6 +169,7 @@ def test_a_region_is_about_a_fifth_of_the_side_and_lies_in_the_picture(tmp_path:
     regions = [picture.region for picture in pictures if picture.region is not None]
     assert len(regions) == len(pictures)
     assert len(set(regions)) > len(regions) / 2
+    assert {picture.strength for picture in pictures} == {1.0}
     for left, top, right, bottom in regions:
         assert right - left == bottom - top == 24
         assert min(left, top) >= 0
@@ -161,7 +193,9 @@ def test_labels_are_a_csv_with_a_row_for_each_picture(tmp_path: Path) -> None:
     write_labels(tmp_path / "labels" / "labels.csv", pictures)
     with (tmp_path / "labels" / "labels.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    assert rows == [{"image_key": p.image_key, "label": str(p.label), "product_id": p.product_id} for p in pictures]
+    named = [{"image_key": p.image_key, "label": str(p.label), "product_id": p.product_id} for p in pictures]
+    assert [{name: row[name] for name in named[0]} for row in rows] == named
+    assert [float(row["strength"]) for row in rows] == pytest.approx([p.strength for p in pictures], abs=1e-4)
 
 
 def test_progress_counts_every_picture(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.stats import spearmanr
 from sklearn.metrics import (
     average_precision_score,
     balanced_accuracy_score,
@@ -16,7 +17,6 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
-from model.calibration import apply_temperature
 from model.errors import LabelsUnusable
 from model.evaluation import (
     Evaluation,
@@ -26,6 +26,7 @@ from model.evaluation import (
     evaluate,
 )
 from model.retrieval import Retrieval, retrieval_recall
+from model.strength import RankCorrelation, measure_strength, rank_correlation
 
 
 def answers(seed: int, count: int = 60) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]:
@@ -104,11 +105,12 @@ def full_evaluation() -> Evaluation:
         groups,
         bootstrap=50,
         seed=0,
-        temperature=1.7,
+        uncalibrated=np.sqrt(polarity),
         categories=np.array(["hats", "shoes", None], dtype=object)[groups % 3],
         intensities=rng.random((60, 2)).astype(np.float32),
     )
-    return replace(found, retrieval=retrieval_recall(rng.normal(size=(60, 8)), groups, bootstrap=50))
+    strength = measure_strength(polarity, rng.random(60), labels, groups, bootstrap=50, seed=0)
+    return replace(found, strength=strength)
 
 
 def test_an_evaluation_is_json_whole_or_bare() -> None:
@@ -116,7 +118,6 @@ def test_an_evaluation_is_json_whole_or_bare() -> None:
         fields = json.loads(json.dumps(found.to_dict(), allow_nan=False))
         assert list(fields) == list(vars(found))
         assert fields["accuracy"] == found.accuracy and tuple(map(tuple, fields["confusion"])) == found.confusion
-    assert full_evaluation().to_dict()["retrieval"]["recall"].keys() == {"1", "5"}
 
 
 def test_the_intervals_are_those_of_a_slow_bootstrap_by_group() -> None:
@@ -141,12 +142,60 @@ def test_samples_of_one_class_leave_no_nan_behind() -> None:
     json.dumps(together.to_dict(), allow_nan=False)
 
 
-def test_the_calibrated_error_is_that_of_the_scaled_polarity() -> None:
+def test_what_is_measured_is_what_is_served_and_the_error_before_stands_beside_it() -> None:
     labels, polarity, groups = answers(5)
-    found = evaluate(labels, polarity, groups, bootstrap=1, seed=0, temperature=2.5)
-    scaled = evaluate(labels, apply_temperature(polarity, 2.5), groups, bootstrap=1, seed=0)
-    assert found.ece_calibrated == scaled.ece != found.ece
-    assert found.accuracy == scaled.accuracy and found.ece == evaluate(labels, polarity, groups, seed=0).ece
+    served = np.sqrt(polarity.astype(np.float64))
+    found = evaluate(labels, served, groups, seed=0, uncalibrated=polarity)
+    assert replace(found, ece_uncalibrated=None) == evaluate(labels, served, groups, seed=0)
+    assert found.ece_uncalibrated == evaluate(labels, polarity, groups, seed=0).ece != found.ece
+
+
+def test_shares_are_rounded_for_answers_and_taken_as_they_are_for_probabilities() -> None:
+    labels, polarity, groups = answers(7)
+    shares = np.where(labels == 1, 0.5 + polarity / 2, polarity / 2.5).astype(np.float64)
+    shares[np.flatnonzero(labels)[0]] = 0.5  # counts as positive
+    found, rounded = evaluate(shares, polarity, groups, seed=0), evaluate(labels, polarity, groups, seed=0)
+    as_they_are = ("brier", "ece")
+    assert replace(found, brier=0, ece=0) == replace(rounded, brier=0, ece=0)
+    assert found.brier == pytest.approx(np.mean((polarity - shares) ** 2))
+    assert all(getattr(found, name) < getattr(rounded, name) for name in as_they_are)
+    assert evaluate(shares, shares, groups, seed=0).ece == pytest.approx(0, abs=1e-12)
+    with pytest.raises(ValueError, match="every label in"):
+        evaluate(2 * shares, polarity, groups, seed=0)
+
+
+def test_between_is_the_share_that_says_how_strongly() -> None:
+    polarity = np.array([0, 0.05, 0.06, 0.5, 0.94, 0.95, 1])
+    assert evaluate(np.arange(7) % 2, polarity, np.arange(7), bootstrap=1, seed=0).between == pytest.approx(3 / 7)
+
+
+# Strength -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_rank_correlations_and_intervals_are_those_of_scipy_and_a_slow_bootstrap(seed: int) -> None:
+    labels, polarity, groups = answers(seed)
+    rng = np.random.default_rng(seed)
+    felt = (labels + rng.normal(polarity, 0.4)).round(1)  # with ties
+    felt[rng.random(60) < 0.2] = np.nan
+    found = measure_strength(polarity, felt, labels, groups, bootstrap=60, seed=5)
+    for one, inside in ((found.overall, labels >= 0), (found.negative, labels == 0), (found.positive, labels == 1)):
+        chosen = np.flatnonzero(inside & ~np.isnan(felt))
+        assert one is not None and one.pictures == len(chosen)
+        assert one.value == pytest.approx(spearmanr(polarity[chosen], felt[chosen]).statistic)
+        names, draws, slow = np.unique(groups[chosen]), np.random.default_rng(5), []
+        for _ in range(60):
+            picked = names[draws.integers(len(names), size=len(names))]
+            drawn = np.concatenate([chosen[groups[chosen] == name] for name in picked])
+            slow.append(spearmanr(polarity[drawn], felt[drawn]).statistic)
+        assert (one.low, one.high) == pytest.approx(np.quantile(slow, [0.025, 0.975]))
+
+
+def test_a_rank_correlation_needs_three_pictures_some_spread_and_two_groups() -> None:
+    assert rank_correlation(np.array([1.0, 2.0]), np.array([1.0, 2.0]), np.arange(2), seed=0) is None
+    assert rank_correlation(np.ones(9), np.arange(9.0), np.arange(9), seed=0) is None
+    alone = rank_correlation(np.arange(4.0), np.arange(4.0), np.zeros(4), seed=0)
+    assert alone is not None and replace(alone, value=round(alone.value, 9)) == RankCorrelation(4, 1.0, None, None)
 
 
 # Slices and intensities -----------------------------------------------------------------------------------

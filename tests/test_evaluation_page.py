@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from model.baselines import Baseline
+from model.evaluation import evaluate
 from model.gate import Check, Decision
 from pages.evaluation import PAGE_BYTES, WORST_SHOWN, render_page
 from pages.evaluation_data import PageData, WrongPicture, most_wrong
@@ -383,3 +385,23 @@ def test_the_most_confident_mistakes_come_first() -> None:
     polarity = np.array([0.9, 0.99, 0.3, 0.1, np.nan, 0.5])
     assert most_wrong(labels, polarity).tolist() == [1, 2, 5, 4]
     assert most_wrong(labels, polarity, 1).tolist() == [1]
+
+
+def baseline(name: str, accuracy: float, gain: float, interval: tuple[float, float] | None) -> Baseline:
+    labels = np.arange(60) % 2
+    answers = np.where(np.arange(60) < 60 * accuracy, labels, 1 - labels).astype(np.float64)
+    return Baseline(name, evaluate(labels, answers, np.arange(60) // 2, bootstrap=50, seed=0), gain, interval)
+
+
+def test_the_candidate_stands_beside_what_is_simple() -> None:
+    told = baseline("a logistic regression on the trunk", 0.8, -0.02, (-0.06, 0.03))
+    page = Page(render_page(data(baselines=(baseline("the majority class", 0.5, 0.3, (0.2, 0.4)), told))))
+    assert page.row("This network")[1:3] == ["0.812", "0.771 to 0.850"]
+    assert page.row("The majority class")[-2:] == ["+0.300", "+0.200 to +0.400"]
+    assert page.row("A logistic regression on the trunk")[-2:] == ["−0.020", "−0.060 to +0.030"]
+    assert "does not beat a logistic regression on the trunk: balanced accuracy −0.020" in page.text
+    assert "does not beat the majority" not in page.text
+
+
+def test_without_baselines_there_is_no_table_of_them(page: Page) -> None:
+    assert "Beside what is simple" not in page.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import shutil
 from collections.abc import Callable
@@ -167,7 +168,7 @@ def over(monkeypatch: pytest.MonkeyPatch) -> Over:
     """The polarity network over a feature extractor whose BatchNorms are folded."""
 
     def build(extractor: nn.Module) -> PolarityNetwork:
-        spec = BackboneSpec("extractor", lambda: extractor, channels=16, stages=(("",),), fold=fold_batchnorms)
+        spec = BackboneSpec("extractor", lambda: extractor, channels=16, stages=(("",),))
         monkeypatch.setitem(BACKBONES, spec.name, spec)
         return PolarityNetwork(NetworkConfig(spec.name, channels=16, reduction=4)).eval()
 
@@ -182,7 +183,64 @@ def test_a_norm_that_does_more_than_norming_is_kept(pictures: NDArray[np.uint8],
     np.testing.assert_allclose(found.embedding, expected.embedding.numpy(), atol=1e-5)
 
 
-def test_a_network_that_folding_changes_is_an_error_rather_than_an_answer(over: Over) -> None:
-    Predictor(over(Extractor(nn.BatchNorm2d)), PREPROCESSING)
+@pytest.mark.parametrize("swapped", [False, True])
+@torch.no_grad()
+def test_a_norm_is_folded_into_the_convolution_that_runs_before_it(swapped: bool) -> None:
+    """Whatever the order in which they are registered."""
+    extractor = Extractor(nn.BatchNorm2d, swapped).eval()
+    batch = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    folded = fold_batchnorms(extractor)
+    torch.testing.assert_close(folded(batch), extractor(batch), rtol=1e-4, atol=1e-5)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
+
+
+class Shared(nn.Module):
+    """Convolutions whose outputs are not a BatchNorm's alone: `how` says why."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.how, self.norm = how, nn.BatchNorm2d(16)
+        self.conv, self.other = nn.Conv2d(3, 16, 8, 8, bias=False), nn.Conv2d(16, 16, 1)
+        nn.init.uniform_(self.norm.weight, 0.5, 2)
+
+    def forward(self, pictures: torch.Tensor) -> torch.Tensor:
+        maps = self.conv(pictures)
+        takers: dict[str, Callable[[], torch.Tensor]] = {
+            "its output is added too": lambda: self.norm(maps) + maps,
+            "another module takes it too": lambda: self.norm(maps) + self.other(maps),
+            "it is changed in between": lambda: self.norm(maps.mul_(2)),
+            "it runs twice": lambda: self.norm(maps) + self.norm(self.conv(pictures.flip(3))),
+            "the norm runs twice": lambda: self.norm(self.other(self.norm(maps))),
+        }
+        return takers[self.how]()
+
+
+@pytest.mark.parametrize(
+    "how",
+    ["its output is added too", "another module takes it too", "it is changed in between", "it runs twice",
+     "the norm runs twice"],
+)  # fmt: skip
+@torch.no_grad()
+def test_a_norm_stays_where_a_convolution_does_not_feed_it_alone(how: str) -> None:
+    extractor = Shared(how).eval()
+    batch = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    folded = fold_batchnorms(extractor)
+    assert torch.equal(folded(batch), extractor(batch))
+    assert isinstance(folded.get_submodule("norm"), nn.BatchNorm2d)
+
+
+def test_a_network_that_folding_changes_is_an_error_rather_than_an_answer(
+    over: Over, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = over(Extractor(nn.BatchNorm2d))
+    Predictor(network, PREPROCESSING)
+
+    def wrongly(backbone: nn.Module, _side: int) -> nn.Module:
+        changed = copy.deepcopy(backbone)
+        changed.set_submodule("norm", nn.Identity())
+        return changed
+
+    monkeypatch.setattr("model.backbones.spec.fold_batchnorms", wrongly)
     with pytest.raises(ModelError, match="the folded network gives other answers than the network itself"):
-        Predictor(over(Extractor(nn.BatchNorm2d, swapped=True)), PREPROCESSING)
+        Predictor(network, PREPROCESSING)

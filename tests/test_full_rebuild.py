@@ -37,18 +37,18 @@ def test_the_codebook_is_trained_again_when_another_kind_of_pictures_comes_in(la
 
 def test_a_catalogue_that_outgrows_its_parts_is_rebuilt(lake: VectorLake, vectors: Floats) -> None:
     small = replace(CODED, flat_below=ROWS + 1)
-    assert rebuild(lake, small).rebuild_reason == "no index of model 1 was published yet"
+    assert rebuild(lake, small).rebuild_reason == "no index of look 1 was published yet"
     lake.change({f"more-{row}.jpg": vectors[ROWS + row] for row in range(10)})
     index = rebuild(lake, small)
     assert index.rebuild_reason == "1510 vectors want other parts than index 1 has: IVF32,PQ16x4fs"
     check(lake)
 
 
-def test_another_model_starts_an_index_of_its_own(lake: VectorLake) -> None:
+def test_another_look_starts_an_index_of_its_own(lake: VectorLake) -> None:
     rebuild(lake, CODED)
-    lake.promote_model()
+    lake.promote_look()
     lake.change(lake.pictures)
-    assert rebuild(lake, CODED).rebuild_reason == "no index of model 2 was published yet"
+    assert rebuild(lake, CODED).rebuild_reason == "no index of look 2 was published yet"
     check(lake)
 
 

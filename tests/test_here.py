@@ -16,7 +16,7 @@ import pytest
 from flows.here import api_url
 from lake import catalogue
 from lake.lake import open_lake
-from tasks.models import init_model
+from tasks.looks import init_model
 from tests.conftest import PrefectServer
 from tests.small_lake import SMALL_MODEL, build
 from vitrine.demo.draw_catalogue import draw_catalogue

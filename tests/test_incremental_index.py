@@ -146,7 +146,7 @@ def test_one_codebook_serves_night_after_night(lake: VectorLake, vectors: Floats
         rebuild(lake, CODED)
     codebook = lake.lake.indexes.manifest(4).properties["codebook"]
     assert (codebook["version"], codebook["added_rows"]) == (1, 150)
-    assert codebook["reason"] == "no index of model 1 was published yet"
+    assert codebook["reason"] == "no index of look 1 was published yet"
     assert 0.5 < codebook["added_distance"] / codebook["coarse_distance"] < 1.2
     [trained] = [file for file in lake.lake.indexes.manifest(4).files if file.name == "codebook.faiss"]
     assert trained.held_by(4) == 1

@@ -34,7 +34,7 @@ GOLDEN = {
     "spec": SPEC,
     "rows": 30,
     "shards": [{"path": "../000002/shard-00000", "rows": 25}, {"path": "shard-00000", "rows": 6}],
-    "model_version": 7,
+    "look_version": 7,
     "fingerprint": "abc",
     "nprobe": 32,
     "rerank_factor": 4,

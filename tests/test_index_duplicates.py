@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from index import duplicates
 from index.arrays import Floats
 from index.duplicates import near_duplicates
 from index.searching import Neighbours, Searcher
@@ -19,18 +18,18 @@ from tests.vectors import build, clustered, ivfpq, keys_for
 DIMENSION = 32
 
 
-def slowly(searcher: Searcher, threshold: float, same: list[str] | None = None) -> set[frozenset[int]]:
-    """Every pair compared, groups grown until nothing joins."""
+def slowly(searcher: Searcher, threshold: float) -> set[frozenset[int]]:
+    """Every pair compared: each row in turn takes those near it that no earlier row has taken."""
     vectors = searcher.vectors(np.arange(len(searcher)))
     near = vectors @ vectors.T >= threshold
-    if same is not None:
-        near |= np.array(same)[:, None] == np.array(same)[None]
-    groups = {frozenset(np.flatnonzero(line).tolist()) for line in near}
-    while True:
-        joined = {frozenset().union(*(other for other in groups if other & group)) for group in groups}
-        if joined == groups:
-            return {group for group in groups if len(group) > 1}
-        groups = joined
+    taken = np.zeros(len(vectors), np.bool_)
+    groups = set()
+    for row in range(len(vectors)):
+        if not taken[row]:
+            members = np.flatnonzero(near[row] & ~taken | (np.arange(len(vectors)) == row))
+            taken[members] = True
+            groups.add(frozenset(members.tolist()))
+    return {group for group in groups if len(group) > 1}
 
 
 def with_copies(sizes: list[int], *, apart: float, seed: int = 0) -> Floats:
@@ -62,7 +61,7 @@ def test_a_picture_used_thousands_of_times_is_one_group_and_one_question(
 ) -> None:
     vectors = with_copies([3_000] + [1] * 500, apart=0)
     content = np.unique(vectors, axis=0, return_inverse=True)[1].ravel()
-    keys = keys_for(len(vectors)).append_column("sha256", pa.array([f"{number:04x}" for number in content]))
+    keys = keys_for(len(vectors)).set_column(2, "sha256", pa.array([f"{number:04x}" for number in content]))
     searcher = build(tmp_path, vectors, ivfpq(DIMENSION, nlist=16), keys=keys)
     asked: list[int] = []
     search = Searcher.search
@@ -77,22 +76,19 @@ def test_a_picture_used_thousands_of_times_is_one_group_and_one_question(
     assert sum(asked) <= 501 + 10
 
 
-def test_more_near_neighbours_than_are_looked_at_are_still_one_group(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(duplicates, "LAST_LOOK", 32)
+def test_more_near_neighbours_than_the_first_look_shows_are_one_group(tmp_path: Path) -> None:
     vectors = with_copies([400] + [1] * 300, apart=0.01)
     searcher = build(tmp_path, vectors, IndexSpec("flat", DIMENSION))
     assert [len(group.rows) for group in near_duplicates(searcher, 0.999)] == [400]
 
 
-def test_pairs_joined_a_few_at_a_time_make_the_same_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    searcher = build(tmp_path, with_copies([1] * 2_000 + [2] * 60 + [9] * 20, apart=0.02), IndexSpec("flat", DIMENSION))
-    at_once = near_duplicates(searcher, 0.99)
-    monkeypatch.setattr(duplicates, "PAIRS_AT_ONCE", 100)
-    some_at_a_time = near_duplicates(searcher, 0.99)
-    assert [group.rows.tolist() for group in some_at_a_time] == [group.rows.tolist() for group in at_once]
-    assert {frozenset(group.rows.tolist()) for group in at_once} == slowly(searcher, 0.99)
+def test_rows_that_are_each_a_little_like_the_next_are_no_chain(tmp_path: Path) -> None:
+    angles = np.linspace(0, 1, 21)
+    vectors = np.zeros((21, DIMENSION), np.float32)
+    vectors[:, 0], vectors[:, 1] = np.cos(angles), np.sin(angles)
+    searcher = build(tmp_path, vectors, IndexSpec("flat", DIMENSION))
+    groups = near_duplicates(searcher, float(np.cos(0.11)))  # two steps of 0.05
+    assert [group.rows.tolist() for group in groups] == [[row, row + 1, row + 2] for row in range(0, 21, 3)]
 
 
 @pytest.mark.parametrize("rows", [0, 1, 2])

@@ -23,7 +23,7 @@ from tasks.shards import read_shard
 from tests.small_lake import PRODUCT_ID_PATTERN, ingest
 from vitrine.demo.draw_catalogue import draw_catalogue
 
-COLUMNS = ["image_key", "label", "product_id", "weight", "category"]
+COLUMNS = ["image_key", "label", "product_id", "strength", "weight", "category"]
 
 
 def parse(text: str) -> dict[str, list[Any]]:
@@ -53,8 +53,9 @@ def test_two_columns_suffice_and_the_others_get_their_defaults() -> None:
     assert table.schema == pa.schema(
         [
             ("image_key", pa.string()),
-            ("label", pa.int64()),
+            ("label", pa.float64()),
             ("product_id", pa.string()),
+            ("strength", pa.float64()),
             ("weight", pa.float32()),
             ("category", pa.string()),
         ]
@@ -62,6 +63,7 @@ def test_two_columns_suffice_and_the_others_get_their_defaults() -> None:
     assert table.to_pydict() == {
         "image_key": ["a.jpg", "b.jpg", "c.jpg"],
         "label": [1, 0, None],
+        "strength": [None, None, None],
         "product_id": [None, None, None],
         "weight": [1.0, 1.0, 1.0],
         "category": [None, None, None],
@@ -72,6 +74,7 @@ def test_columns_may_stand_in_any_order_beside_others() -> None:
     assert parse("who,weight,label,image_key,product_id\nAda,2,1,a,p\nBob,,0,b,\n") == {
         "image_key": ["a", "b"],
         "label": [1, 0],
+        "strength": [None, None],
         "product_id": ["p", None],
         "weight": [2.0, 1.0],
         "category": [None, None],
@@ -134,7 +137,7 @@ def test_a_key_may_hold_whatever_csv_can_quote() -> None:
 def test_parquet_labels_may_be_of_any_type_that_holds_0_and_1(labels: pa.Array) -> None:
     found = parse_labels(parquet(image_key=["a", "b", "c"], label=labels), "labels.parquet")
     assert found["label"].to_pylist() == [1, 0, None]
-    assert found["label"].type == pa.int64()
+    assert found["label"].type == pa.float64()
 
 
 def test_parquet_without_any_label_is_read() -> None:
@@ -261,14 +264,33 @@ def test_a_parquet_column_that_is_no_text_or_number_is_named(column: str, values
     assert f"the column {column} holds" in refused(parquet(**columns))
 
 
-@pytest.mark.parametrize("value", ["2", "-1", "0.5", "positive", "true", "01", "1e0", "nan", "10", "-"])
-def test_a_label_outside_0_1_and_empty_is_named_with_its_key(value: str) -> None:
-    assert f"1 labels are not 0, 1 or empty: 'b' has '{value}'" in refused(f"image_key,label\na,1\nb,{value}\n")
+@pytest.mark.parametrize("value", ["2", "-1", "1.5", "positive", "true", "01", "1e1", "nan", "10", "-"])
+def test_a_label_outside_0_to_1_and_empty_is_named_with_its_key(value: str) -> None:
+    assert f"1 labels are not from 0 to 1 or empty: 'b' has '{value}'" in refused(f"image_key,label\na,1\nb,{value}\n")
 
 
-@pytest.mark.parametrize("value", [2.0, 0.5, -1.0, float("nan"), float("inf"), 1e-20, 0.99999999])
-def test_a_parquet_number_outside_0_and_1_is_never_rounded_to_one(value: float) -> None:
-    assert "1 labels are not 0, 1 or empty: 'b'" in refused(parquet(image_key=["a", "b"], label=[1.0, value]))
+@pytest.mark.parametrize("value", [2.0, 1.0000001, -1e-20, float("nan"), float("inf")])
+def test_a_parquet_number_outside_0_to_1_is_never_rounded_into_it(value: float) -> None:
+    assert "1 labels are not from 0 to 1 or empty: 'b'" in refused(parquet(image_key=["a", "b"], label=[1.0, value]))
+
+
+@given(shares=st.lists(st.none() | st.floats(0, 1), min_size=1, max_size=9))
+def test_a_share_is_a_label_as_it_stands(shares: list[float | None]) -> None:
+    keys = [str(row) for row in range(len(shares))]
+    lines = "".join(f"{key},{'' if share is None else share}\n" for key, share in zip(keys, shares, strict=True))
+    columns = pa.table({"image_key": keys, "label": pa.array(shares, pa.float64())})
+    whole: Any = io.BytesIO()
+    pq.write_table(columns, whole)
+    for data in (f"image_key,label\n{lines}".encode(), whole.getvalue()):
+        assert parse_labels(data, "labels")["label"].to_pylist() == shares
+
+
+def test_strengths_are_numbers_or_empty() -> None:
+    found = parse_labels(b"image_key,label,strength\na,1,0.25\nb,0,\nc,,7\n", "labels")
+    assert found["strength"].to_pylist() == [0.25, None, 7.0]
+    assert parse_labels(b"image_key,label\na,1\n", "labels")["strength"].to_pylist() == [None]
+    said = refused("image_key,label,strength\na,1,strong\nb,0,-1\nc,1,1\n")
+    assert "2 strengths are no numbers of 0 or more: 'a' has 'strong', 'b' has '-1'" in said
 
 
 def test_of_many_wrong_labels_all_are_counted_and_three_are_named() -> None:
@@ -345,6 +367,7 @@ def test_a_snapshot_holds_the_labelled_pictures_with_their_products(shop: Shop, 
     assert rows.to_pydict() == {
         "image_key": [first, third],
         "label": [1, 0],
+        "strength": [None, None],
         "weight": [1.0, 1.0],
         "category": [None, None],
         "product": [first.split("/")[1], third.split("/")[1]],

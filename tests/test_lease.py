@@ -22,7 +22,7 @@ from lake.errors import LakeBusy, LeaseLost, StoreUnavailable
 from lake.lake import Lake, open_lake
 from lake.lease import Lease, acquire, held_by, leased
 from lake.presence import OpenRun, Presence, Writer, dead_runs, forget
-from lake.schemas import IMAGES, SCORES
+from lake.schemas import IMAGES
 from lake.tables import Table
 
 PATIENTLY = timedelta(seconds=120)
@@ -62,11 +62,10 @@ def paused(lake: Lake, run_id: str) -> Presence:
 
 
 def row(table: Table, run_id: str) -> Any:
-    values = dict.fromkeys(table.schema.names)
-    values |= {"image_key": run_id, "sha256": run_id}
-    values |= {"model_version": 1} if table.schema is SCORES else {}
-    values |= {"status": "ok", "ingested_at": datetime.now(UTC)} if table.schema is IMAGES else {}
-    partition = {"model_version": "1"} if table.partition_by else None
+    values = dict.fromkeys(table.schema.names) | {"sha256": run_id}
+    values |= {"image_key": run_id, "status": "ok", "ingested_at": datetime.now(UTC)} if table.schema is IMAGES else {}
+    values |= {table.partition_by: 1} if table.partition_by else {}
+    partition = {table.partition_by: "1"} if table.partition_by else None
     return table.write_part(pa.Table.from_pylist([values], schema=table.schema), run_id, partition=partition)
 
 
@@ -135,16 +134,18 @@ def test_a_killed_process_of_this_machine_is_replaced_at_once(tmp_path: Path, ru
 
 def test_a_paused_run_that_wakes_up_changes_nothing(lake: Lake, runs: ExitStack) -> None:
     old = acquire(lake, paused(lake, "first")).lake
-    drafts = {versions.kind: versions.draft() for versions in (old.models, old.indexes)}
+    logs = (old.looks, old.models, old.indexes)
+    tables = (old.images, old.embeddings, old.scores)
+    drafts = {versions.kind: versions.draft() for versions in logs}
     for draft in drafts.values():
         draft.seal({})
-    parts = {table.name: row(table, "first") for table in (old.images, old.scores)}
+    parts = {table.name: row(table, "first") for table in tables}
     take_over(runs, lake)
-    for table in (old.images, old.scores):
+    for table in tables:
         with pytest.raises(LeaseLost):
             table.commit([parts[table.name]], application_id="first")
         assert lake_rows(lake, table.name) == []
-    for versions in (old.models, old.indexes):
+    for versions in logs:
         # As a run does that reads the log when it wakes up, and as one that had read it before.
         for based_on in (versions.newest(), None):
             with pytest.raises(LeaseLost):
@@ -152,7 +153,7 @@ def test_a_paused_run_that_wakes_up_changes_nothing(lake: Lake, runs: ExitStack)
         assert versions.entries() == [] and versions.newest() is None
 
 
-@pytest.mark.parametrize("name", ["images", "scores"])
+@pytest.mark.parametrize("name", ["images", "embeddings", "scores"])
 def test_a_run_that_was_paused_in_the_middle_of_its_commit_changes_nothing(
     lake: Lake, runs: ExitStack, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -171,7 +172,7 @@ def test_a_run_that_was_paused_in_the_middle_of_its_commit_changes_nothing(
     assert lake_rows(lake, name) == []
 
 
-@pytest.mark.parametrize("name", ["images", "scores"])
+@pytest.mark.parametrize("name", ["images", "embeddings", "scores"])
 def test_a_commit_that_comes_just_before_the_fence_counts(
     lake: Lake, runs: ExitStack, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -328,7 +329,9 @@ def test_a_lease_survives_pickling_of_its_lake(lake: Lake, runs: ExitStack) -> N
 
     held = acquire(lake, alive(runs, lake, "first"))
     copy = pickle.loads(pickle.dumps(held.lake))  # noqa: S301 (our own bytes)
-    assert (copy.uri, copy.epoch, copy.images.epoch, copy.models.epoch) == (lake.uri, 1, 1, 1)
+    assert (copy.uri, copy.epoch) == (lake.uri, 1)
+    held_parts = (copy.images, copy.embeddings, copy.scores, copy.looks, copy.models, copy.indexes)
+    assert [part.epoch for part in held_parts] == [1] * 6
 
 
 def test_of_many_runs_one_writes_at_a_time(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -398,5 +401,5 @@ def test_a_run_that_ended_leaves_no_sign_of_life(lake: Lake) -> None:
 
 def lake_rows(lake: Lake, table: str) -> list[str]:
     with catalogue.workbench(lake) as sql:
-        history = {"images": "image_history", "scores": "score_history"}[table]
-        return [key for (key,) in sql.execute(f"SELECT image_key FROM {history} ORDER BY 1").fetchall()]
+        history = {"images": "image_history", "embeddings": "embedding_history", "scores": "score_history"}[table]
+        return [content for (content,) in sql.execute(f"SELECT sha256 FROM {history} ORDER BY 1").fetchall()]

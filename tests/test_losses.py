@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from model.losses import Losses, LossWeights, polarity_loss
 from model.network import PolarityOutput
 
 LABELS = torch.tensor([0, 1, 1, 0, 1, 0])
+PAPER = LossWeights(regression_tolerance=0.0)
 
 
 def output(seed: int = 0, dtype: torch.dtype = torch.float64, count: int = 6) -> PolarityOutput:
@@ -34,7 +36,7 @@ def softmax(pair: list[float]) -> list[float]:
 
 
 def slow(output: PolarityOutput, labels: Tensor, weights: LossWeights, sample: list[float]) -> list[float]:
-    """Equations (10), (11), (16), (15), picture by picture."""
+    """Equations (10), (11), (16), (15), picture by picture, as printed: for labels of 0 and 1."""
     perception = fusion = regression = 0.0
     for i, label in enumerate(labels.tolist()):
         u = softmax(output.branch_scores[i].tolist())
@@ -51,8 +53,57 @@ def slow(output: PolarityOutput, labels: Tensor, weights: LossWeights, sample: l
     return [total, perception, fusion, regression]
 
 
+def slow_of_shares(output: PolarityOutput, shares: Tensor, weights: LossWeights) -> list[float]:
+    """The same for shares of raters: the mean over what each of them would have said; (15) takes the mean of s."""
+    perception = fusion = regression = 0.0
+    for i, share in enumerate(shares.tolist()):
+        one = PolarityOutput(*(part[i : i + 1] for part in output))
+        for label, of_raters in ((0, 1 - share), (1, share)):
+            _, of_branches, of_fusion, _ = slow(one, torch.tensor([label]), weights, [1.0])
+            perception, fusion = perception + of_raters * of_branches, fusion + of_raters * of_fusion
+        y_m, y_t = output.intensities[i].tolist()
+        error = abs(math.tanh(2 * share - 1) - math.tanh(weights.regression_scale * (y_t - y_m)))
+        regression += max(0.0, error - weights.regression_tolerance)
+    perception, fusion, regression = (loss / len(shares) for loss in (perception, fusion, regression))
+    return [perception + weights.fusion * fusion + weights.regression * regression, perception, fusion, regression]
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [LossWeights(), LossWeights(0.7, 0.3, 2.0, 0.25), LossWeights(regression_scale=2.5, regression_tolerance=0.3)],
+)
+@pytest.mark.parametrize("shares", [[0.0, 1.0, 0.5, 0.25, 0.9, 0.01], LABELS.tolist()])
+def test_shares_are_soft_targets(weights: LossWeights, shares: list[float]) -> None:
+    for seed in range(5):
+        found = polarity_loss(output(seed), torch.tensor(shares), weights)
+        expected = slow_of_shares(output(seed), torch.tensor(shares), replace(weights, perception=1.0))
+        expected[0] += (weights.perception - 1) * expected[1]
+        assert [float(loss.detach()) for loss in found] == pytest.approx(expected, rel=1e-6)
+
+
+def test_equation_15_costs_nothing_within_its_tolerance() -> None:
+    intensities = torch.tensor([[0.1, 0.9], [0.3, 0.7], [0.7, 0.2]], requires_grad=True)
+    made = output(count=3)._replace(intensities=intensities)
+    found = polarity_loss(made, torch.ones(3), LossWeights(regression_tolerance=0.2)).regression
+    beyond = [math.tanh(1) - math.tanh(difference) - 0.2 for difference in (0.4, -0.5)]  # tanh 0.8 lies within
+    assert float(found.detach()) == pytest.approx(sum(beyond) / 3)
+    (gradient,) = torch.autograd.grad(found, [intensities])
+    assert gradient.any(dim=1).tolist() == [False, True, True]
+
+
+def test_equation_15_scaled_asks_for_a_difference_that_intensities_can_have() -> None:
+    made = output(count=2)._replace(intensities=torch.tensor([[0.1, 0.6], [0.9, 0.4]]))
+    assert float(polarity_loss(made, torch.tensor([1, 0]), replace(PAPER, regression_scale=2.0)).regression) < 1e-6
+
+
+@pytest.mark.parametrize("wrong", [{"regression_scale": 0.0}, {"regression_tolerance": -0.1}, {"smoothing": 1.0}])
+def test_a_scale_of_0_and_a_negative_tolerance_are_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        LossWeights(**wrong)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("sample", [[1.0] * 6, [0.5, 2.0, 1.0, 0.0, 3.0, 1.5]])
-@pytest.mark.parametrize("weights", [LossWeights(), LossWeights(regression=0.3, fusion=2.0, smoothing=0.25)])
+@pytest.mark.parametrize("weights", [PAPER, replace(PAPER, regression=0.3, fusion=2.0, smoothing=0.25)])
 def test_the_losses_are_those_of_the_paper(weights: LossWeights, sample: list[float]) -> None:
     for seed in range(5):
         found = polarity_loss(output(seed), LABELS, weights, torch.tensor(sample))
@@ -115,7 +166,7 @@ def test_equation_15_is_0_only_where_the_difference_is_the_label() -> None:
 
     def regression(intensities: Tensor) -> float:
         made = output(count=2)._replace(intensities=intensities)
-        return float(polarity_loss(made, labels, LossWeights()).regression)
+        return float(polarity_loss(made, labels, PAPER).regression)
 
     assert regression(exact) == 0.0
     assert 0.0 < regression(near) < regression(exact.flip(1))

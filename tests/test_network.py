@@ -11,6 +11,7 @@ from torch import Tensor
 from torchvision.models import resnet
 
 from model.backbones.resnet import Bottleneck
+from model.errors import ModelError, UnfitPicture
 from model.losses import LossWeights, polarity_loss
 from model.network import (
     NEGATIVE,
@@ -68,7 +69,7 @@ def test_the_backbone_has_torchvisions_names_and_no_classifier(name: str) -> Non
 
 def test_the_backbone_of_the_paper_has_33_bottlenecks_and_2048_channels() -> None:
     with torch.device("meta"):
-        network = PolarityNetwork(NetworkConfig())
+        network = PolarityNetwork(NetworkConfig(backbone="resnet101"))
     assert sum(isinstance(module, Bottleneck) for module in network.modules()) == 33
     assert network.embedding_size == 2048
 
@@ -92,7 +93,7 @@ def test_any_picture_of_at_least_32_pixels_goes_in(network: PolarityNetwork, hei
 
 
 def test_a_picture_of_31_pixels_is_refused(network: PolarityNetwork) -> None:
-    with pytest.raises(ValueError, match="32×32 pixels, found \\(31, 64\\)"):
+    with pytest.raises(UnfitPicture, match="32×32 pixels, found 31×64"):
         network(maps(1, 3, 31, 64))
 
 
@@ -232,8 +233,8 @@ def test_a_config_survives_its_dict() -> None:
 def test_unknown_settings_are_errors() -> None:
     with pytest.raises(TypeError, match="depth"):
         NetworkConfig.from_dict({"depth": 101})
-    with pytest.raises(ValueError, match="resnet34"):
-        NetworkConfig.from_dict({"backbone": "resnet34"})
+    with pytest.raises(ModelError, match="resnet34"):
+        PolarityNetwork(NetworkConfig.from_dict({"backbone": "resnet34"}))
 
 
 # Parts left out -------------------------------------------------------------------------------------------

@@ -23,13 +23,16 @@ from lake.lake import Lake, open_lake
 from lake.lease import leased
 from lake.rollback import roll_back
 from lake.store import open_store
+from model.predict import Predictor
 from tasks.config import ModelChoice
-from tasks.models import init_model, predictor
+from tasks.looks import init_model
 from tasks.night import NightSummary
 from tasks.pictures import prepare, read_picture
+from tasks.predictors import predictor
 from tasks.rebuild import stage as rebuilding
 from tasks.runner import Inline, LeaseTerms
 from tasks.search.queries import search_by_key, search_by_picture
+from tests.small_lake import register_model
 from vitrine.demo.draw_catalogue import draw_catalogue, write_labels
 
 SMALL = ModelChoice(backbone="resnet18", image_size=64, weights="random")
@@ -87,6 +90,7 @@ def any_shop(request: pytest.FixtureRequest, root: str, tmp_path: Path) -> Shop:
 
 def _open_shop(root: str, cache: Path, *, on_prefect: bool = False) -> Shop:
     init_model(f"{root}/lake", SMALL)
+    register_model(f"{root}/lake")
     return Shop(f"{root}/pictures", f"{root}/lake", cache, on_prefect)
 
 
@@ -107,14 +111,14 @@ def test_the_first_night_accounts_for_every_picture(any_shop: Shop) -> None:
     found = any_shop.night()
     assert (found.ingest.listed, found.ingest.skipped, found.ingest.unchanged) == (8, 1, 0)
     assert (found.ingest.ingested, found.ingest.rejected, found.ingest.live) == (7, 1, 7)
-    assert (found.score.live, found.score.contents, found.score.scored) == (7, 6, 6)
+    assert (found.score.live, found.score.contents, found.score.embedded, found.score.scored) == (7, 6, 6, 6)
     assert (found.index.rows, found.index.is_new, found.index.index_version) == (7, True, 1)
     assert any_shop.sql("SELECT DISTINCT product_id FROM scores ORDER BY 1") == [("mug-0",), ("mug-1",)]
     row = any_shop.sql(
-        "SELECT status, listed, unchanged + ingested + rejected + failed, live, already_scored + scored, indexed, "
-        "published FROM runs WHERE flow = 'nightly'"
+        "SELECT status, listed, unchanged + ingested + rejected + failed, live, already_embedded + embedded, "
+        "already_scored + scored, indexed, published FROM runs WHERE flow = 'nightly'"
     )
-    assert row == [("completed", 8, 8, 7, 6, 7, True)]
+    assert row == [("completed", 8, 8, 7, 6, 6, 7, True)]
     _check_times(any_shop, found)
     flows = any_shop.sql("SELECT flow, count(*) FROM runs GROUP BY flow ORDER BY flow")
     assert flows == [("ingest-catalogue", 1), ("nightly", 1), ("rebuild-index", 1), ("score-catalogue", 1)]
@@ -124,9 +128,11 @@ def test_a_night_without_changes_does_nothing(any_shop: Shop) -> None:
     for number in range(4):
         any_shop.put(f"cup/{number}.jpg", picture(number))
     any_shop.night()
-    before = {name: _objects(any_shop.lake, name) for name in ("images", "scores", "models", "indexes", "work")}
+    names = ("images", "embeddings", "scores", "looks", "models", "indexes", "work")
+    before = {name: _objects(any_shop.lake, name) for name in names}
     found = any_shop.night()
-    assert (found.ingest.unchanged, found.ingest.ingested, found.score.scored) == (4, 0, 0)
+    assert (found.ingest.unchanged, found.ingest.ingested) == (4, 0)
+    assert (found.score.embedded, found.score.scored) == (0, 0)
     assert (found.index.is_new, found.index.index_version) == (False, 1)
     assert {name: _objects(any_shop.lake, name) for name in before} == before
     assert _objects(any_shop.lake, "work") == []
@@ -154,7 +160,8 @@ def test_rewritten_files_with_the_same_bytes_are_not_scored_again(shop: Shop) ->
     shop.night()
     shop.put("a/9.png", picture(1, kind="PNG"))
     found = shop.night()
-    assert (found.ingest.ingested, found.score.scored, found.index.is_new) == (1, 0, True)
+    assert (found.ingest.ingested, found.index.is_new) == (1, True)
+    assert (found.score.embedded, found.score.scored) == (0, 0)
     polarity = dict(shop.sql("SELECT image_key, polarity FROM scores"))
     assert polarity["a/9.png"] == polarity["a/1.png"]
 
@@ -293,6 +300,7 @@ def _check_night(shop: Shop, found: NightSummary) -> None:
     good = {key for key, data in shop.content.items() if _decodes(data)}
     assert {key for (key,) in shop.sql("SELECT image_key FROM images")} == good
     assert {key for (key,) in shop.sql("SELECT image_key FROM rejected")} == shop.content.keys() - good
+    assert {key for (key,) in shop.sql("SELECT image_key FROM embeddings")} == good
     assert {key for (key,) in shop.sql("SELECT image_key FROM scores")} == good
     assert {key for (key,) in shop.sql("SELECT image_key FROM pixels")} == good
     assert _index_keys(shop) == good
@@ -311,7 +319,7 @@ def _check_times(shop: Shop, found: NightSummary) -> None:
     assert {"list", "compare", "fetch", "decode", "write", "commit images", "orchestration"} <= set(names)
     assert {"load network", "read pixels", "prepare", "infer", "write scores"} <= set(names)
     [(arithmetic,)] = shop.sql("SELECT DISTINCT arithmetic FROM runs WHERE scored > 0")
-    assert arithmetic == found.score.arithmetic == predictor(open_lake(shop.lake_uri), 1, "cpu").arithmetic
+    assert arithmetic == found.score.arithmetic == _predictor(shop).arithmetic
     assert slowest == found.bottleneck == max(times, key=lambda spent: spent["busy_s"])["name"]
     assert all(0 <= spent.busy_s + spent.waiting_s <= found.seconds for spent in found.stage_times)
     reading = [spent for spent in found.stage_times if spent.name in ("load PyTorch", "fetch", "decode", "write")]
@@ -321,13 +329,20 @@ def _check_times(shop: Shop, found: NightSummary) -> None:
 
 
 def _check_polarity(shop: Shop, keys: list[str]) -> None:
-    """The scores in SQL against the network asked directly, one picture at a time."""
-    model = predictor(open_lake(shop.lake_uri), 1, "cpu")
+    """Scores and embeddings in SQL against the networks asked directly, one picture at a time."""
+    model = _predictor(shop)
     stored = dict(shop.sql("SELECT image_key, polarity FROM scores"))
+    embeddings = dict(shop.sql("SELECT image_key, embedding FROM embeddings"))
     for key in keys:
         pixels = prepare(read_picture(shop.content[key]).pixels, model)
-        expected = model.predict(pixels[np.newaxis]).polarity[0]
-        assert stored[key] == pytest.approx(expected, abs=1e-4)
+        expected = model.predict(pixels[np.newaxis])
+        assert stored[key] == pytest.approx(expected.polarity[0], abs=1e-4)
+        np.testing.assert_allclose(embeddings[key], expected.embedding[0], atol=2e-3)  # bfloat16 in the lake
+
+
+def _predictor(shop: Shop) -> Predictor:
+    """The promoted look and model, which stand on one trunk."""
+    return predictor(shop.lake, "cpu", look_version=shop.lake.looks.current(), model_version=shop.lake.models.current())
 
 
 def _check_search(shop: Shop, keys: list[str]) -> None:
@@ -399,28 +414,28 @@ def test_a_retraining_that_waits_in_vain_leaves_a_row_and_can_be_run_again(shop:
 
 
 @pytest.mark.parametrize("when", ["plan_index", "publish_index"])
-def test_a_night_goes_on_under_the_model_that_a_person_puts_back_meanwhile(
+def test_a_night_goes_on_under_the_look_that_a_person_puts_back_meanwhile(
     shop: Shop, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
     for number in range(4):
         shop.put(f"a/{number}.jpg", picture(number))
     shop.night()
-    draft = shop.lake.models.draft()
-    for record in shop.lake.models.manifest(1).files:
-        draft.add(record.name, shop.lake.models.read(1, record.name))
-    draft.seal(shop.lake.models.manifest(1).properties)
-    shop.lake.models.append("promote", draft.version, based_on=shop.lake.models.newest())
+    draft = shop.lake.looks.draft()
+    for record in shop.lake.looks.manifest(1).files:
+        draft.add(record.name, shop.lake.looks.read(1, record.name))
+    draft.seal(shop.lake.looks.manifest(1).properties)
+    shop.lake.looks.append("promote", draft.version, based_on=shop.lake.looks.newest())
     unit = getattr(rebuilding, when)
 
     def meanwhile(*arguments: object, **more: object) -> object:
         monkeypatch.undo()
-        roll_back(shop.lake, "models", 1)
+        roll_back(shop.lake, "looks", 1)
         return unit(*arguments, **more)
 
     monkeypatch.setattr(rebuilding, when, meanwhile)
     found = shop.night()
-    assert found.score.model_version == found.index.model_version == 1
+    assert found.score.look_version == found.index.look_version == 1
     serving = shop.lake.serving()
-    assert (shop.lake.models.current(), serving.model_version) == (1, 1)
+    assert (shop.lake.looks.current(), serving.look_version, serving.model_version) == (1, 1, 1)
     assert serving.index_version == found.index.index_version
     _check_night(shop, found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from prefect import Flow
 from prefect.utilities.callables import parameter_schema
 from pydantic import ValidationError
+from torch import Tensor, nn
 
 from flows.errors import SettingsError
 from flows.parameters import (
@@ -27,16 +29,19 @@ from flows.parameters import (
 )
 from flows.sections import fields_of
 from lake.collection_policy import CollectionPolicy
-from lake.lake import open_lake
+from lake.lake import Lake, open_lake
 from model.gate_policy import GatePolicy
 from model.weights import dump_weights
 from tasks.config import ModelChoice
 from tasks.ingest.config import IngestConfig
-from tasks.models import Origin, init_model, new_network, read_card
+from tasks.looks import LookCard, init_model, load_look, new_backbone, read_look
+from tasks.models import read_card
 from tasks.rebuild.config import RebuildConfig
 from tasks.retrain import preparation
 from tasks.retrain.config import RetrainConfig
+from tasks.retrain.preparation import Start
 from tasks.score.config import ScoreConfig
+from tests.small_lake import register_model
 
 CONTAINED: list[tuple[type[FlowParameters], type[Any]]] = [
     (IngestParameters, IngestConfig),
@@ -120,28 +125,80 @@ def test_parameters_survive_the_way_to_another_process() -> None:
 @pytest.fixture
 def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A backbone's weights, named by the settings."""
-    network, _ = new_network(ModelChoice(backbone="resnet18", image_size=64, weights="random", seed=11))
+    backbone, *_ = new_backbone(ModelChoice(backbone="resnet18", image_size=64, weights="random", seed=11))
     path = tmp_path / "backbone.safetensors"
-    path.write_bytes(dump_weights(network.backbone))
+    path.write_bytes(dump_weights(backbone))
     monkeypatch.setenv("VITRINE_DEFAULT_WEIGHTS", str(path))
     return str(path)
 
 
-def test_a_first_training_starts_from_the_weights_of_the_settings(weights: str, tmp_path: Path) -> None:
-    lake = open_lake(str(tmp_path / "lake"), create=True)
-    choice = RetrainParameters(backbone="resnet18", image_size=64).config(RetrainConfig)
-    network, _, started_from = preparation._start(lake, None, choice)
-    assert started_from == Origin(weights)
-    expected, _ = new_network(ModelChoice(backbone="resnet18", image_size=64, weights=weights))
-    assert torch.equal(network.backbone.state_dict()["conv1.weight"], expected.backbone.state_dict()["conv1.weight"])
-
-
-def test_what_the_current_model_started_from_comes_before_the_settings(weights: str, tmp_path: Path) -> None:
+@pytest.fixture
+def look(tmp_path: Path) -> tuple[Lake, LookCard]:
+    """A lake with a first look of random weights."""
     uri = str(tmp_path / "lake")
     version = init_model(uri, ModelChoice(backbone="resnet18", image_size=64, weights="random"))
     lake = open_lake(uri)
-    choice = RetrainParameters().config(RetrainConfig)
-    assert choice.start == weights
-    assert preparation._start(lake, read_card(lake, version), choice)[2] == Origin(model_version=version)
-    other = RetrainParameters(weights="random").config(RetrainConfig)
-    assert preparation._start(lake, read_card(lake, version), other)[2] == Origin("random")
+    return lake, read_look(lake, version)
+
+
+def started(lake: Lake, look: LookCard, config: RetrainConfig, model: int | None = None) -> tuple[nn.Module, Start]:
+    """The backbone that a training would begin with, and what is said of it."""
+    incumbent = None if model is None else read_card(lake, model)
+    network, _, start = preparation._first_network(lake, look, preparation._followed(config, look, incumbent))
+    return network.backbone, start
+
+
+def weights_of(backbone: nn.Module) -> Tensor:
+    weights: Tensor = backbone.state_dict()["conv1.weight"]
+    return weights
+
+
+def test_another_backbone_s_first_training_starts_from_the_weights_of_the_settings(
+    weights: str, look: tuple[Lake, LookCard]
+) -> None:
+    lake, card = look
+    other = replace(card, config=replace(card.config, backbone="resnet50"))  # so that the run's is another
+    config = RetrainParameters(backbone="resnet18", image_size=64).config(RetrainConfig)
+    backbone, start = started(lake, other, config)
+    assert start == Start(True, weights)
+    expected, *_ = new_backbone(ModelChoice(backbone="resnet18", image_size=64, weights=weights))
+    assert torch.equal(weights_of(backbone), weights_of(expected))
+
+
+def test_what_the_look_stands_on_comes_before_the_settings(weights: str, look: tuple[Lake, LookCard]) -> None:
+    lake, card = look
+    config = RetrainParameters().config(RetrainConfig)
+    assert config.start == weights
+    backbone, start = started(lake, card, config)
+    assert start == Start(True, "random", card.version)  # random weights say nothing: they are trained through
+    assert torch.equal(weights_of(backbone), weights_of(load_look(lake, card).backbone))
+    assert started(lake, replace(card, weights="bundled"), config)[1] == Start(False, "bundled", card.version)
+    given = RetrainParameters(weights=weights).config(RetrainConfig)
+    assert started(lake, card, given)[1] == Start(True, weights)
+
+
+@pytest.mark.parametrize(
+    ("before", "asked", "expected"),
+    [
+        # The incumbent's choice is followed, unless the run says otherwise.
+        (Start(False, "random", 1), {}, Start(False, "random", 1)),
+        (Start(True, "random", 1), {}, Start(True, "random", 1)),
+        (Start(True, "random"), {}, Start(True, "random")),
+        (Start(False, "random", 1), {"train_backbone": True}, Start(True, "random", 1)),
+        (Start(True, "random", 1), {"train_backbone": False}, Start(False, "random", 1)),
+        (Start(False, "random", 1), {"weights": "random"}, Start(True, "random")),
+    ],
+)
+def test_an_incumbent_s_choice_is_followed(
+    look: tuple[Lake, LookCard], before: Start, asked: dict[str, Any], expected: Start
+) -> None:
+    lake, card = look
+    model = register_model(lake.uri, started_from=before.to_dict())
+    config = RetrainParameters(**asked).config(RetrainConfig)
+    assert started(lake, card, config, model)[1] == expected
+
+
+def test_a_frozen_trunk_can_not_be_another_than_the_look_s() -> None:
+    for chosen in ({"backbone": "resnet18"}, {"image_size": 96}, {"weights": "random"}):
+        with pytest.raises(SettingsError, match="expected no backbone, image_size or weights without train_backbone"):
+            RetrainParameters(train_backbone=False, **chosen).config(RetrainConfig)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from model.calibration import Calibration
 from model.devices import choose_device
 from model.errors import ModelError
 from model.network import NetworkConfig, PolarityNetwork, probabilities
@@ -40,6 +41,7 @@ def test_predictions_are_the_networks_outputs_column_by_column(predictor: Predic
         output = network().eval()(PREPROCESSING.normalise(torch.from_numpy(batch)))
     expected = (
         (found.polarity, probabilities(output)[:, 1]),
+        (found.logit, output.logits[:, 1] - output.logits[:, 0]),
         (found.negative_intensity, output.intensities[:, 0]),
         (found.positive_intensity, output.intensities[:, 1]),
         (found.embedding, output.embedding),
@@ -70,6 +72,24 @@ def test_predictions_are_float32_rows_of_unit_norm(predictor: Predictor) -> None
     assert {a.dtype for a in vars(found).values()} == {np.dtype(np.float32)}
     assert found.embedding.shape == (3, predictor.embedding_size) == (3, 512)
     np.testing.assert_allclose(np.linalg.norm(found.embedding, axis=1), 1, rtol=1e-5)
+
+
+def test_a_calibration_is_applied_to_the_log_odds_and_ranks_remain_where_polarity_is_1() -> None:
+    sure = network()
+    with torch.no_grad():
+        sure.fusion.classify.bias[:] = torch.tensor([-30.0, 30.0])
+    raw = Predictor(sure, PREPROCESSING).predict(pictures(6))
+    assert set(raw.polarity.tolist()) == {1.0}
+    assert len(set(raw.logit.tolist())) == 6
+    calibration = Calibration(25.0, ((58.0, 1.0), (62.0, 2.0)))
+    served = Predictor(sure, PREPROCESSING, calibration=calibration).predict(pictures(6))
+    np.testing.assert_allclose(served.logit, calibration.apply(raw.logit), rtol=1e-6)
+    np.testing.assert_allclose(served.polarity, 1 / (1 + np.exp(-served.logit.astype(np.float64))), rtol=1e-6)
+    np.testing.assert_array_equal(np.argsort(served.logit), np.argsort(raw.logit))
+    again = raw.calibrated(calibration)
+    assert all(
+        np.array_equal(one, other) for one, other in zip(vars(again).values(), vars(served).values(), strict=True)
+    )
 
 
 def test_labels_follow_the_threshold_of_evaluation(predictor: Predictor) -> None:

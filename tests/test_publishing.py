@@ -27,7 +27,7 @@ from tests import small_lake
 from tests.vector_lake import VectorLake
 from tests.vectors import as_found, clustered, keys_for
 
-DIMENSION, PUBLISHES, SHARD, MODEL = 8, 100, 20, 7
+DIMENSION, PUBLISHES, SHARD, LOOK = 8, 100, 20, 7
 FLAT = IndexSpec("flat", DIMENSION)
 NOWHERE = Path("nowhere")  # a local lake needs no cache
 POOL = clustered(500, DIMENSION, seed=1, clusters=10)
@@ -51,7 +51,6 @@ def publish(lake: Lake, random: np.random.Generator) -> None:
         folder = Path(name)
         drawn = int(random.integers(len(POOL) - SHARD))
         keys = keys_for(SHARD, first=1000 * draft.version).append_column("pool", [list(range(drawn, drawn + SHARD))])
-        keys = keys.append_column("label", [["positive"] * SHARD])
         written = write_shard(folder, 0, POOL[drawn : drawn + SHARD], keys, None, FLAT)
         files = tuple(draft.add_file(each, folder / each) for each in written.files(FLAT))
         shards = [*kept, Built(written, files)]
@@ -64,9 +63,9 @@ def publish(lake: Lake, random: np.random.Generator) -> None:
     paths = tuple(
         IndexShard(each.files[0].path_from(draft.version).removesuffix(".vectors.npy"), SHARD) for each in shards
     )
-    description = IndexDescription(FLAT, rows, paths, MODEL, "", deleted=DELETED)
+    description = IndexDescription(FLAT, rows, paths, LOOK, "", deleted=DELETED)
     draft.add(DESCRIPTION, render_description(description))
-    draft.seal({"model_version": MODEL, "rows": rows, "spec": asdict(FLAT)})
+    draft.seal({"look_version": LOOK, "rows": rows, "spec": asdict(FLAT)})
     lake.indexes.append("publish", draft.version, based_on=newest, relies_on=base)
 
 
@@ -109,7 +108,7 @@ def search_until(lake: Lake, done: threading.Event, seed: int) -> list[Asked]:
         reader.refresh()
         version = reader.index.version
         for query in POOL[random.integers(len(POOL), size=(3, 1))]:
-            [answer] = reader.search(query, 10, model_version=MODEL)
+            [answer] = reader.search(query, 10, look_version=LOOK)
             keys = tuple(row["image_key"] for row in answer)
             asked.append(Asked(version, query, keys, tuple(row["similarity"] for row in answer)))
     return asked

@@ -6,8 +6,8 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 from shutil import rmtree
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
@@ -22,19 +22,23 @@ from tasks.errors import OtherModel
 from tasks.search.reader import Filters, Reader
 from tests.vectors import build, clustered, ivfpq
 
-ROWS, DIMENSION, MODEL = 1_200, 32, 7
+ROWS, DIMENSION, LOOK = 1_200, 32, 7
 
 
 def keys(version: int) -> pa.Table:
-    """Every row of a version bears the version's number as its label."""
+    """Every product of a version bears the version's number."""
     return pa.table(
         {
             "image_key": [f"{row:05d}.jpg" for row in range(ROWS)],
-            "product_id": [f"p{row // 3}" for row in range(ROWS)],
-            "polarity": np.linspace(0, 1, ROWS, dtype=np.float32),
-            "label": [str(version)] * ROWS,
+            "product_id": [f"{version}:p{row // 3}" for row in range(ROWS)],
+            "sha256": [f"{row:064x}" for row in range(ROWS)],
         }
     )
+
+
+def version_of(found: dict[str, Any]) -> str:
+    """The version that a picture of an answer is from."""
+    return str(found["product_id"]).split(":")[0]
 
 
 def vectors_of(version: int) -> Floats:
@@ -48,7 +52,7 @@ def publish(lake: Lake, folder: Path, spec: IndexSpec) -> int:
     build(directory, vectors_of(draft.version), spec, shards=[700, 500], keys=keys(draft.version))
     for path in sorted(directory.iterdir()):
         draft.add_file(path.name, path)
-    draft.seal({"model_version": MODEL})
+    draft.seal({"look_version": LOOK})
     lake.indexes.append("publish", draft.version, based_on=lake.indexes.newest())
     rmtree(directory)
     return draft.version
@@ -77,12 +81,12 @@ def test_a_reader_answers_from_its_version_until_told_to_move_on(lake: Lake, spe
     publish(lake, tmp_path, spec)
     collect(lake, 1)
     assert reader.search_keys(["00000.jpg", "00077.jpg"], 5) == before
-    assert {found["label"] for answer in before for found in answer} == {"1"}
+    assert {version_of(found) for answer in before for found in answer} == {"1"}
 
     assert reader.refresh()
     assert not reader.refresh()
     after = reader.search_keys(["00000.jpg", "00077.jpg"], 5)
-    assert {found["label"] for answer in after for found in answer} == {"2"}
+    assert {version_of(found) for answer in after for found in answer} == {"2"}
     assert after != before
     assert after == Reader(lake, tmp_path / "other cache").search_keys(["00000.jpg", "00077.jpg"], 5)
 
@@ -113,7 +117,7 @@ def test_readers_search_while_versions_are_published_and_collected(tmp_path: Pat
         for thread in threads:
             thread.join()
     assert len(seen) > 20
-    assert all(answer == expected[int(answer[0][0]["label"])] for answer in seen)
+    assert all(answer == expected[int(version_of(answer[0][0]))] for answer in seen)
 
 
 def test_a_version_collected_while_it_is_opened_is_passed_over(lake: Lake, tmp_path: Path) -> None:
@@ -147,16 +151,16 @@ def test_a_damaged_version_is_refused_and_the_old_one_answers_on(lake: Lake, nam
     assert reader.refresh()
 
 
-def test_a_vector_of_another_model_or_size_is_refused(lake: Lake, tmp_path: Path) -> None:
+def test_a_vector_of_another_look_or_size_is_refused(lake: Lake, tmp_path: Path) -> None:
     publish(lake, tmp_path, ivfpq(DIMENSION, nlist=8))
     reader = Reader(lake, tmp_path / "cache")
     vectors = vectors_of(1)
-    ((first, *_),) = reader.search(vectors[5:6], 3, model_version=MODEL)
+    ((first, *_),) = reader.search(vectors[5:6], 3, look_version=LOOK)
     assert first["image_key"] == "00005.jpg"
-    with pytest.raises(OtherModel, match="index 1 holds vectors of model 7, the query is of model 8"):
-        reader.search(vectors[5:6], 3, model_version=8)
+    with pytest.raises(OtherModel, match="index 1 holds vectors of look 7, the query is of look 8"):
+        reader.search(vectors[5:6], 3, look_version=8)
     with pytest.raises(BadVectors, match=r"expected queries of shape \(Q, 32\), found \(1, 31\)"):
-        reader.search(vectors[5:6, :-1], 3, model_version=MODEL)
+        reader.search(vectors[5:6, :-1], 3, look_version=LOOK)
     with pytest.raises(UnknownKey):
         reader.search_keys(["nothing.jpg"], 3)
 
@@ -184,13 +188,12 @@ def test_filters_hold_for_a_batch(lake: Lake, spec: IndexSpec, tmp_path: Path) -
     publish(lake, tmp_path, spec)
     reader = Reader(lake, tmp_path / "cache")
     asked = ["00000.jpg", "00601.jpg"]
-    filters = Filters(other_products=True, one_per_product=True, polarity=(0.0, 0.9))
+    filters = Filters(other_products=True, one_per_product=True)
     answers = reader.search_keys(asked, 10, filters=filters)
     for key, answer in zip(asked, answers, strict=True):
         products = [found["product_id"] for found in answer]
         assert len(answer) == len(set(products)) == 10
-        assert f"p{int(key[:5]) // 3}" not in products
-        assert all(found["polarity"] <= 0.9 for found in answer)
+        assert f"1:p{int(key[:5]) // 3}" not in products
     only = tuple(pc.take(keys(1)["image_key"], [4, 5, 900]).to_pylist())
-    (found,) = reader.search(vectors_of(1)[:1], 10, model_version=MODEL, filters=Filters(keys=only))
+    (found,) = reader.search(vectors_of(1)[:1], 10, look_version=LOOK, filters=Filters(keys=only))
     assert {each["image_key"] for each in found} == set(only)

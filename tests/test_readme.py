@@ -16,7 +16,7 @@ import pytest
 
 from lake import catalogue
 from lake.lake import open_lake
-from tasks.models import init_model
+from tasks.looks import init_model
 from tests.conftest import _free_port
 from tests.small_lake import SMALL_MODEL
 from vitrine.demo.draw_catalogue import draw_catalogue, write_labels

@@ -10,7 +10,7 @@ import pytest
 from lake.errors import CorruptFile, LostRace
 from lake.lake import open_lake
 from lake.rollback import roll_back
-from tasks.models import new_network, write_model
+from tasks.looks import new_look, seal_look
 from tasks.rebuild.plan import plan_index
 from tasks.rebuild.units import draft_index, encode_shard, measure_index, publish_index, train_index
 from tasks.search.reader import Reader
@@ -65,18 +65,20 @@ def test_a_higher_recall_target_is_not_met_by_an_index_that_measured_less(shop: 
     assert plan_index(open_lake(shop.uri), 1, "run", replace(REBUILD, recall_target=1.0)).is_current
 
 
-def test_a_model_rolled_back_while_its_index_is_made_is_not_overruled(shop: SmallLake) -> None:
+def test_a_look_rolled_back_while_its_index_is_made_is_not_overruled(shop: SmallLake) -> None:
     lake = open_lake(shop.uri)
-    network, preprocessing = new_network(replace(SMALL_MODEL, seed=1))
-    second = write_model(lake, network, preprocessing, trained=True, properties={"started_from": {"weights": "random"}})
-    lake.models.append("promote", second, based_on=lake.models.newest(), reason="better")
+    draft = lake.looks.draft()
+    look, preprocessing, _ = new_look(replace(SMALL_MODEL, seed=1))
+    seal_look(draft, look, preprocessing, weights="random")
+    second = draft.version
+    lake.looks.append("promote", second, based_on=lake.looks.newest(), reason="better")
     small_lake.score(shop.uri)
     plan = plan_index(open_lake(shop.uri), second, "run", REBUILD)
     version = draft_index(open_lake(shop.uri))
     codebook = train_index(open_lake(shop.uri), version, plan, REBUILD)
     encoded = [encode_shard(open_lake(shop.uri), version, plan, shard, codebook) for shard in plan.to_write]
     measured = measure_index(open_lake(shop.uri), version, plan, codebook, encoded, REBUILD)
-    roll_back(lake, "models", 1)
-    with pytest.raises(LostRace, match="model 1 was put in place of model 2"):
+    roll_back(lake, "looks", 1)
+    with pytest.raises(LostRace, match="look 1 was put in place of look 2"):
         publish_index(open_lake(shop.uri), version, plan, encoded, measured)
-    assert (lake.serving().model_version, lake.serving().index_version) == (1, 1)
+    assert (lake.serving().look_version, lake.serving().index_version) == (1, 1)

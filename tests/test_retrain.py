@@ -18,19 +18,23 @@ from lake import catalogue
 from lake.lake import Lake, open_lake
 from lake.rollback import roll_back
 from model import training
+from model.calibration import Calibration
 from model.errors import LabelsUnusable
 from model.gate import Decision
 from model.gate_policy import GatePolicy
 from model.training import EpochReport
+from tasks.config import ModelChoice
 from tasks.ingest.config import IngestConfig
-from tasks.models import HELD_OUT, WEIGHTS, init_model
+from tasks.looks import WEIGHTS, init_model, require_look
+from tasks.models import HELD_OUT
+from tasks.predictors import predictor
 from tasks.retrain.config import RetrainConfig
 from tasks.retrain.judging import PAGE
 from tasks.retrain.labels import snapshot_labels
 from tasks.retrain.units import Candidate, record_decision, train_candidate
-from tasks.search.queries import search_by_key
+from tasks.search.queries import SearchAnswer, search_by_key
 from tests import small_lake
-from tests.small_lake import PRODUCT_ID_PATTERN, SMALL_MODEL
+from tests.small_lake import PRODUCT_ID_PATTERN
 from vitrine.demo.draw_catalogue import DrawnPicture, draw_catalogue, write_labels
 
 RETRAIN = RetrainConfig(device="cpu", decode_threads=2)
@@ -38,12 +42,13 @@ RETRAIN = RetrainConfig(device="cpu", decode_threads=2)
 
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> tuple[Lake, list[DrawnPicture], Path]:
-    """A shop of 40 products in which every picture has a label, with an untrained first model that serves."""
+    """A shop of 40 products in which every picture has a label, with a look and a model of a random head that serve."""
     root = tmp_path_factory.mktemp("shop")
     drawn = draw_catalogue(root / "pictures", products=40, views=3, size=64, broken=0)
     lake = str(root / "lake")
-    init_model(lake, SMALL_MODEL)
+    init_model(lake, ModelChoice(image_size=96))  # the bundled trunk: a head learns from few pictures, in seconds
     small_lake.ingest(lake, str(root / "pictures"), IngestConfig(product_id_pattern=PRODUCT_ID_PATTERN))
+    small_lake.register_model(lake)
     small_lake.score(lake)
     small_lake.rebuild(lake)
     return open_lake(lake), drawn, root
@@ -55,14 +60,13 @@ def retrain(
     """What `retrain-model` does up to the gate's decision."""
     snapshot = snapshot_labels(lake, str(labels), uuid.uuid4().hex)
     config = replace(RETRAIN, epochs=epochs)
-    candidate = train_candidate(lake, snapshot, config, policy or GatePolicy(), force)
+    candidate = train_candidate(lake, require_look(lake), snapshot, config, policy or GatePolicy(), force)
     record_decision(lake, candidate)
     return candidate, candidate.decision
 
 
-def serve(lake: Lake, version: int) -> None:
-    small_lake.score(lake.uri, version)
-    small_lake.rebuild(lake.uri, version)
+def looks_alike(answer: SearchAnswer) -> list[tuple[str, float]]:
+    return [(each["image_key"], each["similarity"]) for each in answer.neighbours]
 
 
 def polarity(lake: Lake) -> dict[str, float]:
@@ -70,22 +74,28 @@ def polarity(lake: Lake) -> dict[str, float]:
         return dict(sql.execute("SELECT image_key, polarity FROM scores").fetchall())
 
 
-def test_a_better_model_is_promoted_a_worse_one_refused_and_a_rollback_restores_the_first_pair(
+def test_a_better_model_is_promoted_a_worse_one_refused_and_a_rollback_restores_the_first(
     shop: tuple[Lake, list[DrawnPicture], Path], tmp_path: Path
 ) -> None:
     lake, drawn, root = shop
     key = drawn[0].image_key
     before = polarity(lake), search_by_key(lake, key, 5, tmp_path)
+    embeddings, indexes = lake.embeddings.files(), lake.indexes.entries()
     write_labels(root / "labels.csv", drawn)
 
     good, decision = retrain(lake, root / "labels.csv", epochs=10)
     assert decision.promote, decision.reasons
     assert good.evaluation.accuracy > good.evaluation.majority_share + 0.1
-    assert lake.serving().model_version == 1  # promoted, but readers wait for its index
+    assert lake.serving().model_version == 1  # promoted, but readers wait for its scores
     assert polarity(lake) == before[0]
-    serve(lake, good.version)
+    assert small_lake.score(lake.uri).serves_since
     assert lake.serving().model_version == good.version
     after = polarity(lake)
+    assert after != before[0]
+    found = search_by_key(lake, key, 5, tmp_path)
+    assert looks_alike(found) == looks_alike(before[1])  # polarity moved, and nothing else
+    assert found.neighbours != before[1].neighbours
+    assert (lake.embeddings.files(), lake.indexes.entries()) == (embeddings, indexes)
     right = np.mean([(after[picture.image_key] >= 0.5) == picture.label for picture in drawn])
     assert right > 0.8
 
@@ -103,8 +113,9 @@ def test_a_better_model_is_promoted_a_worse_one_refused_and_a_rollback_restores_
 
     roll_back(lake, "models", 1)
     assert polarity(lake) == before[0]
-    assert replace(search_by_key(lake, key, 5, tmp_path), index_version=1) == before[1]
-    assert small_lake.score(lake.uri) == 0  # nothing is scored again
+    assert search_by_key(lake, key, 5, tmp_path) == before[1]
+    again = small_lake.score(lake.uri)
+    assert (again.embedded, again.scored) == (0, 0)  # nothing is scored again
 
 
 def test_no_product_is_on_two_sides_and_the_held_out_answers_are_kept(
@@ -123,6 +134,29 @@ def test_no_product_is_on_two_sides_and_the_held_out_answers_are_kept(
     assert all(row["label"] == labels[row["image_key"]] for row in rows)
     found = np.mean([(row["polarity"] >= 0.5) == row["label"] for row in rows])
     assert candidate.evaluation.accuracy == pytest.approx(found)
+    # The drawn strength is measured against, and what is kept is what is served.
+    strengths = {picture.image_key: picture.strength for picture in drawn}
+    assert [row["strength"] for row in rows] == pytest.approx([strengths[row["image_key"]] for row in rows], abs=1e-4)
+    assert all(row["share"] == row["label"] for row in rows)
+    assert [row["polarity"] for row in rows] == pytest.approx([1 / (1 + np.exp(-row["logit"])) for row in rows])
+    strength = candidate.evaluation.strength
+    assert strength is not None and strength.overall is not None and strength.overall.pictures == len(rows)
+    kept = Calibration.from_dict(lake.models.manifest(candidate.version).properties["calibration"])
+    assert predictor(lake, "cpu", model_version=candidate.version).calibration == kept
+
+
+def test_labels_may_be_shares_of_raters(shop: tuple[Lake, list[DrawnPicture], Path]) -> None:
+    lake, drawn, root = shop
+    shares = {p.image_key: 0.5 + (p.strength if p.label else -p.strength) / 2 for p in drawn}
+    lines = "".join(f"{key},{share}\n" for key, share in shares.items())
+    (root / "shares.csv").write_text(f"image_key,label\n{lines}")
+    candidate, _ = retrain(lake, root / "shares.csv", epochs=1)
+    rows = pq.read_table(Path(root, "lake", lake.models.path(candidate.version, HELD_OUT))).to_pylist()
+    assert all(row["share"] == shares[row["image_key"]] and row["label"] == (row["share"] >= 0.5) for row in rows)
+    assert {row["strength"] for row in rows} == {None}
+    error = np.mean([(row["polarity"] - row["share"]) ** 2 for row in rows])
+    assert candidate.evaluation.brier == pytest.approx(error)
+    assert candidate.evaluation.strength is not None  # by the shares themselves
 
 
 def test_the_same_seed_gives_the_same_model(shop: tuple[Lake, list[DrawnPicture], Path]) -> None:

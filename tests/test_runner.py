@@ -94,8 +94,9 @@ def test_what_is_said_and_waited_for_stands_in_the_log_of_this_process(
 
     with caplog.at_level(logging.INFO):
         carry_out(talk)
-    lines = [(line.levelname, line.getMessage()) for line in caplog.records if not line.name.startswith("httpx")]
-    assert lines == [("INFO", "3 pictures"), ("WARNING", "waiting for another run")]
+    lines = [(line.levelname, line.getMessage()) for line in caplog.records]
+    told = [("INFO", "3 pictures"), ("WARNING", "waiting for another run")]  # each once, whatever else Prefect logs
+    assert [line for line in lines if line in told] == told
 
 
 def test_no_work_is_no_result(carry_out: Carry) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tasks.models import init_model
+from tasks.looks import init_model
 from tests.installation import Installation, installed
 from tests.small_lake import SMALL_MODEL
 from vitrine.demo.draw_catalogue import draw_catalogue

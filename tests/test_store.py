@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import pytest
 
 from lake.errors import LakeError, NoLake, ObjectExists, ObjectNotFound, StoreUnavailable
-from lake.lake import open_lake
+from lake.lake import Serving, open_lake
 from lake.s3 import locate
 from lake.store import LIST_CHUNK, Store, open_store
 
@@ -508,7 +508,7 @@ def test_a_root_without_a_lake_is_told_apart(root: str) -> None:
         open_lake(root)
     open_lake(root, create=True)
 
-    assert open_lake(root).serving().model_version is None
+    assert open_lake(root).serving() == Serving(None, None, None)
 
 
 def test_a_lake_of_a_later_layout_is_refused(root: str) -> None:

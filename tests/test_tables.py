@@ -22,7 +22,7 @@ from lake.catalogue import connect
 from lake.errors import LakeError
 from lake.lake import Lake, open_lake
 from lake.parquet import round_to_bfloat16
-from lake.schemas import IMAGES, SCORES
+from lake.schemas import EMBEDDINGS, IMAGES, SCORES
 from lake.tables import Part, Table
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -43,25 +43,38 @@ def images(*keys: str) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=IMAGES)
 
 
-def scores(model: int, *keys: str) -> pa.Table:
+def scores(model: int, *contents: str) -> pa.Table:
     rows = [
         {
-            "image_key": key,
-            "sha256": f"sha of {key}",
+            "sha256": content,
             "model_version": model,
             "polarity": 0.25,
-            "embedding": [0.5, -1.0, 3.0],
+            "logit": -1.5,
             "scored_at": NOON,
         }
-        for key in keys
+        for content in contents
     ]
     return pa.Table.from_pylist(rows, schema=SCORES)
 
 
-def commit_scores(lake: Lake, model: int, *keys: str) -> bool:
-    name = f"{model}-{keys[0]}"
-    part = lake.scores.write_part(scores(model, *keys), name, partition={"model_version": str(model)})
+def embeddings(look: int, *contents: str) -> pa.Table:
+    rows = [
+        {"sha256": content, "look_version": look, "embedding": [0.5, -1.0, 3.0], "embedded_at": NOON}
+        for content in contents
+    ]
+    return pa.Table.from_pylist(rows, schema=EMBEDDINGS)
+
+
+def commit_scores(lake: Lake, model: int, *contents: str) -> bool:
+    name = f"{model}-{contents[0]}"
+    part = lake.scores.write_part(scores(model, *contents), name, partition={"model_version": str(model)})
     return lake.scores.commit([part], application_id=name)
+
+
+def commit_embeddings(lake: Lake, look: int, *contents: str) -> bool:
+    name = f"{look}-{contents[0]}"
+    part = lake.embeddings.write_part(embeddings(look, *contents), name, partition={"look_version": str(look)})
+    return lake.embeddings.commit([part], application_id=name)
 
 
 def keys_in(table: Table) -> list[str]:
@@ -193,26 +206,24 @@ def test_a_table_whose_place_is_taken_says_so(local: Lake) -> None:
 
 
 def test_duckdb_and_delta_read_the_same_rows(lake: Lake) -> None:
-    commit_scores(lake, 1, "a", "b")
-    commit_scores(lake, 12, "a")
+    for commit in (commit_scores, commit_embeddings):
+        commit(lake, 1, "a", "b")
+        commit(lake, 12, "a")
 
     with connect(lake) as sql:
-        rows = sql.execute(
-            "SELECT image_key, model_version, polarity, embedding FROM score_history ORDER BY model_version, image_key"
-        ).fetchall()
-    delta = DeltaTable(lake.store.url("scores"), storage_options=lake.store.storage_options)
-    pairs = [
-        (str(model), rows)
-        for model, rows in zip(
-            delta.get_add_actions(flatten=True).column("partition.model_version").to_pylist(),
-            delta.get_add_actions(flatten=True).column("num_records").to_pylist(),
-            strict=True,
-        )
-    ]
+        scored = "SELECT sha256, model_version, polarity, logit FROM score_history ORDER BY model_version, sha256"
+        embedded = "SELECT sha256, look_version, embedding FROM embedding_history ORDER BY look_version, sha256"
+        rows = sql.execute(scored).fetchall(), sql.execute(embedded).fetchall()
 
-    assert rows == [(key, model, 0.25, [0.5, -1.0, 3.0]) for key, model in (("a", 1), ("b", 1), ("a", 12))]
-    assert sorted(pairs) == [("1", 2), ("12", 1)]
-    assert delta.metadata().partition_columns == ["model_version"]
+    contents = [("a", 1), ("b", 1), ("a", 12)]
+    assert rows[0] == [(*content, 0.25, -1.5) for content in contents]
+    assert rows[1] == [(*content, [0.5, -1.0, 3.0]) for content in contents]
+    for name, column in (("scores", "model_version"), ("embeddings", "look_version")):
+        delta = DeltaTable(lake.store.url(name), storage_options=lake.store.storage_options)
+        actions = delta.get_add_actions(flatten=True)
+        versions, counts = (actions.column(each).to_pylist() for each in (f"partition.{column}", "num_records"))
+        assert sorted(zip(map(str, versions), counts, strict=True)) == [("1", 2), ("12", 1)]
+        assert delta.metadata().partition_columns == [column]
 
 
 def test_deltas_own_scan_reads_every_row_of_a_partitioned_table(local: Lake) -> None:
@@ -223,10 +234,10 @@ def test_deltas_own_scan_reads_every_row_of_a_partitioned_table(local: Lake) -> 
     delta = DeltaTable(local.store.url("scores"), storage_options=local.store.storage_options)
 
     query = QueryBuilder().register("scores", delta)
-    rows = pa.table(query.execute("SELECT image_key, model_version FROM scores ORDER BY image_key").read_all())
+    rows = pa.table(query.execute("SELECT sha256, model_version FROM scores ORDER BY sha256").read_all())
 
     assert rows.to_pylist() == [
-        {"image_key": key, "model_version": model} for key, model in (("a", 1), ("b", 1), ("c", 12))
+        {"sha256": content, "model_version": model} for content, model in (("a", 1), ("b", 1), ("c", 12))
     ]
 
 
@@ -246,12 +257,12 @@ def test_an_older_reader_of_the_table_keeps_its_whole_state(local: Lake) -> None
     with connect(local) as old:
         commit_scores(local, 1, "b")
 
-        assert old.execute("SELECT image_key FROM score_history").fetchall() == [("a",)]
+        assert old.execute("SELECT sha256 FROM score_history").fetchall() == [("a",)]
 
 
 def test_embeddings_are_split_by_byte_and_stay_ordinary_floats(local: Lake) -> None:
-    commit_scores(local, 1, "a")
-    [file] = local.scores.files()
+    commit_embeddings(local, 1, "a")
+    [file] = local.embeddings.files()
     metadata = pq.ParquetFile(file.url).metadata.row_group(0)
     columns = {metadata.column(i).path_in_schema: metadata.column(i) for i in range(metadata.num_columns)}
 
@@ -259,7 +270,7 @@ def test_embeddings_are_split_by_byte_and_stay_ordinary_floats(local: Lake) -> N
     assert embedding.physical_type == "FLOAT"
     assert "BYTE_STREAM_SPLIT" in embedding.encodings
     assert embedding.compression == "ZSTD"
-    assert "model_version" not in columns
+    assert "look_version" not in columns
 
 
 def test_rows_that_do_not_fit_the_schema_are_refused_before_anything_is_written(local: Lake) -> None:

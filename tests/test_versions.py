@@ -54,7 +54,7 @@ def published(versions: Versions, **files: bytes) -> int:
 
 
 class History(RuleBasedStateMachine):
-    """Any order of drafting, sealing, promoting, refusing and rolling back agrees with a dict and a list."""
+    """Any order of drafting, sealing, promoting, serving, refusing and rolling back agrees with a dict and a list."""
 
     drafts = Bundle("drafts")
     finished = Bundle("finished")
@@ -66,6 +66,7 @@ class History(RuleBasedStateMachine):
         self.claimed: list[int] = []
         self.files: dict[int, dict[str, bytes]] = {}
         self.log: list[tuple[Action, int, int | None]] = []
+        self.serving: list[int | None] = []  # from each entry of the log on
 
     @property
     def current(self) -> int | None:
@@ -94,7 +95,7 @@ class History(RuleBasedStateMachine):
         """What a slow worker saw before its work began, with what the model held then."""
         return multiple((self.versions.newest(), len(self.log)))
 
-    @rule(version=finished, view=seen, action=st.sampled_from(["register", "promote", "refuse", "roll back"]))
+    @rule(version=finished, view=seen, action=st.sampled_from(["register", "promote", "serve", "refuse", "roll back"]))
     def append(self, version: int, view: tuple[Entry | None, int], action: Action) -> None:
         based_on, length = view
         expected = self.log[length - 1][2] if length else None
@@ -110,18 +111,21 @@ class History(RuleBasedStateMachine):
             assert entry.current == self.current
             return
         assert expected == self.current
-        self.log.append((action, version, self.current if action in ("register", "refuse") else version))
+        self.log.append((action, version, self.current if action in ("register", "serve", "refuse") else version))
+        before = self.serving[-1] if self.serving else None
+        self.serving.append(version if action in ("serve", "roll back") else before)
 
     @invariant()
     def the_log_is_what_was_said(self) -> None:
         entries = self.versions.entries()
         assert [(entry.action, entry.version, entry.current) for entry in entries] == self.log
+        assert [entry.serving for entry in entries] == self.serving
         assert [entry.sequence for entry in entries] == list(range(1, len(self.log) + 1))
         assert self.versions.current() == self.current
         assert self.versions.known() == sorted({version for _, version, _ in self.log})
 
     @invariant()
-    def what_was_only_refused_or_registered_is_never_current(self) -> None:
+    def what_was_only_refused_served_or_registered_is_never_current(self) -> None:
         raised = {version for action, version, _ in self.log if action in ("promote", "roll back")}
         assert self.versions.current() in raised | {None}
 
@@ -279,13 +283,13 @@ def test_what_a_killed_writer_left_beside_the_log_is_no_entry(local: Versions, t
     assert local.current() == first + 1
 
 
-def test_models_and_indexes_have_logs_of_their_own(store: Store) -> None:
-    models, indexes = Versions(store, "models"), Versions(store, "indexes")
+def test_looks_models_and_indexes_have_logs_of_their_own(store: Store) -> None:
+    looks, models, indexes = (Versions(store, kind) for kind in ("looks", "models", "indexes"))
     published(models)
     published(models)
 
-    assert published(indexes) == 1
-    assert (models.current(), indexes.current()) == (2, 1)
+    assert (published(looks), published(indexes)) == (1, 1)
+    assert (looks.current(), models.current(), indexes.current()) == (1, 2, 1)
 
 
 def test_a_hundred_thousandth_entry_and_a_millionth_version_keep_their_order(local: Versions) -> None:
@@ -458,6 +462,7 @@ def test_a_manifest_and_an_entry_are_plain_json_that_names_its_format(models: Ve
         "reason": "better",
         "write_id": entry.write_id,
         "epoch": 0,
+        "serving": None,
     }
     assert (models.manifest(2), models.newest()) == (manifest, entry)
 

@@ -24,7 +24,6 @@ from model.backbones.registry import BACKBONES
 from model.backbones.spec import BackboneSpec
 from model.distributed import Distributed
 from model.examples import fingerprint
-from model.folding import fold_batchnorms
 from model.network import NetworkConfig, PolarityNetwork
 from model.preprocessing import Preprocessing
 from model.recipe import TrainingConfig
@@ -77,9 +76,7 @@ def two_blocks() -> nn.Sequential:
     )
 
 
-TWO_BLOCKS = BackboneSpec(
-    "two-blocks", two_blocks, channels=32, stages=(("conv1.", "bn1.", "layer1."), ("layer4.",)), fold=fold_batchnorms
-)
+TWO_BLOCKS = BackboneSpec("two-blocks", two_blocks, channels=32, stages=(("conv1.", "bn1.", "layer1."), ("layer4.",)))
 
 
 def network(seed: int = 0) -> PolarityNetwork:
@@ -113,6 +110,7 @@ class Run:
     batch_size: int
     checkpoint: Path | None = None
     world_size: int = 1
+    freeze_backbone: bool = False
 
 
 def run_one(asked: Run, rank: int = 0) -> None:
@@ -126,7 +124,7 @@ def run_one(asked: Run, rank: int = 0) -> None:
     train(
         trained,
         bright_or_dark(asked.pictures),
-        replace(CONFIG, batch_size=asked.batch_size),
+        replace(CONFIG, batch_size=asked.batch_size, freeze_backbone=asked.freeze_backbone),
         on_epoch=reports.append,
         checkpoint=None if asked.checkpoint is None else FileStore(asked.checkpoint),
         checkpoint_every=3,
@@ -146,6 +144,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=CONFIG.batch_size)
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--world-size", type=int, default=1)
+    parser.add_argument("--freeze-backbone", action="store_true")
     options = vars(parser.parse_args())
     for output in options.pop("outputs"):
         run_all(Run(output, **options))

@@ -46,7 +46,7 @@ def keys_for(count: int, *, first: int = 0) -> pa.Table:
         {
             "image_key": pa.array([f"shop/{row:06d}.jpg" for row in rows], pa.string()),
             "product_id": pa.array([None if row % 3 else f"p{row}" for row in rows], pa.string()),
-            "polarity": np.linspace(0, 1, count, dtype=np.float32),
+            "sha256": pa.array([f"{row:064x}" for row in rows], pa.string()),
         }
     )
 
@@ -68,5 +68,5 @@ def build(
 ) -> Searcher:
     """Write an index of `vectors`, cut into shards of the given sizes, and open it."""
     keys = keys_for(len(vectors)) if keys is None else keys
-    write_index(directory, vectors, keys, spec, shards=shards, seed=1, nprobe=nprobe, model_version=7)
+    write_index(directory, vectors, keys, spec, shards=shards, seed=1, nprobe=nprobe, look_version=7)
     return Searcher.open(directory)

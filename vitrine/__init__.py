@@ -22,12 +22,14 @@ if TYPE_CHECKING:
     from tasks.config import ModelChoice
     from tasks.ingest.config import IngestConfig
     from tasks.ingest.stage import ingest
-    from tasks.models import init_model
+    from tasks.looks import init_model
     from tasks.night import NightConfig, night
     from tasks.rebuild.config import RebuildConfig
     from tasks.rebuild.stage import rebuild
     from tasks.retrain.config import RetrainConfig
     from tasks.retrain.stage import retrain
+    from tasks.retrain_look.config import RetrainLookConfig
+    from tasks.retrain_look.stage import retrain_look
     from tasks.runner import Inline, Runner
     from tasks.score.config import ScoreConfig
     from tasks.score.stage import score
@@ -47,16 +49,18 @@ _HOMES = {
     "Reader": "tasks.search.reader",
     "RebuildConfig": "tasks.rebuild.config",
     "RetrainConfig": "tasks.retrain.config",
+    "RetrainLookConfig": "tasks.retrain_look.config",
     "Runner": "tasks.runner",
     "ScoreConfig": "tasks.score.config",
     "collect": "tasks.collect.stage",
     "connect": "lake.catalogue",
     "ingest": "tasks.ingest.stage",
-    "init_model": "tasks.models",
+    "init_model": "tasks.looks",
     "night": "tasks.night",
     "open_lake": "lake.lake",
     "rebuild": "tasks.rebuild.stage",
     "retrain": "tasks.retrain.stage",
+    "retrain_look": "tasks.retrain_look.stage",
     "score": "tasks.score.stage",
 }
 
@@ -72,6 +76,7 @@ __all__ = [
     "Reader",
     "RebuildConfig",
     "RetrainConfig",
+    "RetrainLookConfig",
     "Runner",
     "ScoreConfig",
     "__version__",
@@ -83,6 +88,7 @@ __all__ = [
     "open_lake",
     "rebuild",
     "retrain",
+    "retrain_look",
     "score",
 ]
 

@@ -1,13 +1,12 @@
 -- Where rows lie, for the tasks that read them in bulk. In braces: a table's committed files, each row with its
 -- filename and file_row_number.
 
--- Where one model's embeddings of the live pictures lie. As in scores_of, the first score of a content counts.
-CREATE MACRO located_scores_of(model) AS TABLE
+-- Where one look model's embeddings of the live pictures lie. As in embeddings_of, the first of a content counts.
+CREATE MACRO located_embeddings_of(look) AS TABLE
     SELECT images.image_key, images.product_id, stored.*
-    FROM (SELECT sha256, polarity, label, positive_intensity, negative_intensity, filename AS url,
-                 file_row_number AS row
-          FROM {scores} WHERE model_version = model
-          QUALIFY row_number() OVER (PARTITION BY sha256 ORDER BY scored_at, filename, file_row_number) = 1) AS stored
+    FROM (SELECT sha256, filename AS url, file_row_number AS row
+          FROM {embeddings} WHERE look_version = look
+          QUALIFY row_number() OVER (PARTITION BY sha256 ORDER BY embedded_at, filename, file_row_number) = 1) AS stored
     JOIN images USING (sha256);
 
 -- Where the pixels of the live pictures lie.

@@ -1,5 +1,8 @@
--- What only readers ask: the serving model's scores, the runs, the shortcuts.
+-- What only readers ask: what the serving models say, the runs, the shortcuts.
 
+CREATE VIEW embeddings AS FROM embeddings_of({look_version});
+
+-- Empty until a model was trained.
 CREATE VIEW scores AS FROM scores_of({model_version});
 
 -- A run that was taken for dead may have left a row of its own after all: that one counts.
@@ -10,11 +13,11 @@ CREATE VIEW runs AS
 
 CREATE MACRO most_positive(n := 10) AS TABLE
     SELECT image_key, product_id, polarity, positive_intensity, negative_intensity
-    FROM scores ORDER BY polarity DESC, image_key LIMIT n;
+    FROM scores ORDER BY logit DESC, image_key LIMIT n;
 
 CREATE MACRO most_negative(n := 10) AS TABLE
     SELECT image_key, product_id, polarity, positive_intensity, negative_intensity
-    FROM scores ORDER BY polarity, image_key LIMIT n;
+    FROM scores ORDER BY logit, image_key LIMIT n;
 
 CREATE MACRO product_polarity() AS TABLE
     SELECT product_id, count(*) AS pictures, avg(polarity) AS polarity, min(polarity) AS lowest,
@@ -24,9 +27,10 @@ CREATE MACRO product_polarity() AS TABLE
 
 -- Exact search, picture by picture: the measure that the index is held against. Slow on a large catalogue.
 CREATE MACRO similar_to(key, k := 10) AS TABLE
-    SELECT others.image_key, others.product_id, others.polarity,
+    SELECT others.image_key, others.product_id, scores.polarity,
            list_cosine_similarity(others.embedding, wanted.embedding) AS similarity
-    FROM scores AS others, (SELECT embedding FROM scores WHERE image_key = key) AS wanted
+    FROM (SELECT embedding FROM embeddings WHERE image_key = key) AS wanted, embeddings AS others
+    LEFT JOIN scores USING (image_key)
     WHERE others.image_key <> key ORDER BY similarity DESC, others.image_key LIMIT k;
 
 CREATE MACRO polarity_changes(old_model, new_model) AS TABLE

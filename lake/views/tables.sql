@@ -21,14 +21,26 @@ CREATE VIEW pixels AS
     SELECT stored.image_key, stored.sha256, stored.pixels
     FROM {images} AS stored JOIN images USING (image_key, ingested_at);
 
+CREATE VIEW embedding_history AS
+    SELECT sha256, look_version::INTEGER AS look_version, embedding, embedded_at FROM {embeddings};
+
+-- How one look model sees the live pictures. Two runs may have embedded the same content; the first counts.
+CREATE MACRO embeddings_of(look) AS TABLE
+    SELECT images.image_key, images.product_id, history.*
+    FROM embedding_history AS history
+    JOIN (SELECT sha256, min(embedded_at) AS embedded_at FROM embedding_history
+          WHERE look_version = look GROUP BY sha256) USING (sha256, embedded_at)
+    JOIN images USING (sha256)
+    WHERE history.look_version = look;
+
 CREATE VIEW score_history AS
-    SELECT image_key, sha256, model_version::INTEGER AS model_version, polarity, label, positive_intensity,
-           negative_intensity, embedding, scored_at
+    SELECT sha256, model_version::INTEGER AS model_version, polarity, logit, label, positive_intensity,
+           negative_intensity, scored_at
     FROM {scores};
 
--- What one model says of the live pictures. Two runs may have scored the same content; the first counts.
+-- What one model says of the live pictures. As of embeddings, the first score of a content counts.
 CREATE MACRO scores_of(model) AS TABLE
-    SELECT images.image_key, images.product_id, history.* EXCLUDE (image_key)
+    SELECT images.image_key, images.product_id, history.*
     FROM score_history AS history
     JOIN (SELECT sha256, min(scored_at) AS scored_at FROM score_history
           WHERE model_version = model GROUP BY sha256) USING (sha256, scored_at)

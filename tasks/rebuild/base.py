@@ -49,9 +49,9 @@ class Base:
         return [lake.store.url(lake.indexes.path(record.held_by(self.version), record.name)) for record in records]
 
 
-def fingerprint(model: int, rows: int, content: int, spec: IndexSpec) -> str:
+def fingerprint(look: int, rows: int, content: int, spec: IndexSpec) -> str:
     """The name of exactly this content in exactly these parts."""
-    return f"model {model}, {rows} pictures, content {content:x}, {json.dumps(asdict(spec))}"
+    return f"look {look}, {rows} pictures, content {content:x}, {json.dumps(asdict(spec))}"
 
 
 def same_content(lake: Lake, plan: IndexPlan, content: int, config: RebuildConfig) -> tuple[int | None, set[int]]:
@@ -61,7 +61,7 @@ def same_content(lake: Lake, plan: IndexPlan, content: int, config: RebuildConfi
         properties = manifest.properties
         spec = IndexSpec.from_dict(properties["spec"])
         exact = properties["factory"] == "Flat" or properties["measured"]["recall_at_10_low"] >= config.recall_target
-        same = properties["fingerprint"] == fingerprint(plan.model_version, plan.rows, content, spec)
+        same = properties["fingerprint"] == fingerprint(plan.look_version, plan.rows, content, spec)
         if same and exact and _fits(spec, plan, config):
             if lake.indexes.is_whole(version, index_files(manifest)):
                 return version, damaged
@@ -75,7 +75,7 @@ def choose_base(lake: Lake, plan: IndexPlan, config: RebuildConfig, damaged: set
     candidates = sorted(lake.indexes.known(), key=lambda version: (version == current, version), reverse=True)
     reasons = []
     for version, manifest in _readable(lake, iter(candidates)):
-        if manifest.properties["model_version"] != plan.model_version:
+        if manifest.properties["look_version"] != plan.look_version:
             continue
         if not _fits(IndexSpec.from_dict(manifest.properties["spec"]), plan, config):
             parts = plan.spec.factory_string()
@@ -86,7 +86,7 @@ def choose_base(lake: Lake, plan: IndexPlan, config: RebuildConfig, damaged: set
             reasons.append(f"index {version} has lost {lost[0].path_from(version)}")
         elif (description := _description(lake, version)) is not None:
             return Base(version, manifest, description), ""
-    return None, reasons[0] if reasons else f"no index of model {plan.model_version} was published yet"
+    return None, reasons[0] if reasons else f"no index of look {plan.look_version} was published yet"
 
 
 def _readable(lake: Lake, versions: Iterator[int]) -> Iterator[tuple[int, Manifest]]:

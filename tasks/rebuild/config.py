@@ -29,5 +29,12 @@ class RebuildConfig(CacheConfig):
         le=1,
         description="Write a shard again where a larger share of its rows than this was deleted.",
     )
+    same_product_loss: float = Field(
+        default=0.05,
+        ge=0,
+        le=1,
+        description="Warn where the nearest picture shows the query's product by so much less often than in the index "
+        "before.",
+    )
     recall_queries: int = Field(default=1000, ge=1, description="Pictures held out as queries to measure recall by.")
     index_seed: int = Field(default=0, ge=0, description="Of the codebook's training and of the held-out queries.")

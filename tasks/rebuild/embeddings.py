@@ -1,4 +1,4 @@
-"""Embeddings read from where they lie: a file of the scores table and a row in it. Only what is asked for is read."""
+"""Embeddings read from where they lie: a file of their table and a row in it. Only what is asked for is read."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def _matrix(column: pa.ChunkedArray, dimension: int) -> NDArray[np.float32]:
     values = pa.concat_arrays(column.chunks).flatten().to_numpy(zero_copy_only=False)
     if len(values) != len(column) * dimension:
         raise LakeError(
-            f"embeddings of {dimension} numbers were expected, found {len(values)} in {len(column)} rows: score the "
-            "catalogue again under a new model"
+            f"embeddings of {dimension} numbers were expected, found {len(values)} in {len(column)} rows: register "
+            "a new look"
         )
     matrix: NDArray[np.float32] = values.reshape(-1, dimension)
     return matrix

@@ -18,7 +18,7 @@ from lake.lake import Lake
 from lake.log import Entry
 from lake.manifest import FileRecord, path_in
 from tasks import shards as workspace
-from tasks.models import embedding_size
+from tasks.looks import embedding_size
 from tasks.rebuild import rows as compared
 from tasks.rebuild.base import Base, choose_base, fingerprint, same_content
 from tasks.rebuild.config import RebuildConfig
@@ -40,12 +40,12 @@ class StoredShard:
 class IndexPlan:
     """What is to be built, or that nothing is."""
 
-    model_version: int
+    look_version: int
     rows: int
     fingerprint: str
     spec: IndexSpec
     newest: Entry | None  # of the index log, when the plan was made
-    promoted: int | None  # the model that was promoted then
+    promoted: int | None  # the look that was promoted then
     same_as: int | None = None  # an existing version with the very same content
     base: int | None = None  # the version that shards or the codebook are taken from
     kept: tuple[StoredShard, ...] = ()  # shards of earlier versions that serve again
@@ -73,33 +73,33 @@ class IndexPlan:
 
 
 def plan_index(
-    lake: Lake, model_version: int, run_id: str, config: RebuildConfig, full_rebuild: str | None = None
+    lake: Lake, look_version: int, run_id: str, config: RebuildConfig, full_rebuild: str | None = None
 ) -> IndexPlan:
     """Compare what lives with what is published, and hand the rows without a shard to the workers.
 
-    With `full_rebuild`, a reason, nothing of an earlier version is used. Raises LakeError where live pictures lack a
-    score.
+    With `full_rebuild`, a reason, nothing of an earlier version is used. Raises LakeError where live pictures lack
+    an embedding.
     """
-    return _plan(lake, model_version, config, full_rebuild, run_id)
+    return _plan(lake, look_version, config, full_rebuild, run_id)
 
 
-def preview_index(lake: Lake, model_version: int, config: RebuildConfig, full_rebuild: str | None = None) -> IndexPlan:
+def preview_index(lake: Lake, look_version: int, config: RebuildConfig, full_rebuild: str | None = None) -> IndexPlan:
     """The plan; it writes nothing, and its references lead nowhere."""
-    return _plan(lake, model_version, config, full_rebuild, None)
+    return _plan(lake, look_version, config, full_rebuild, None)
 
 
-def _plan(lake: Lake, model: int, config: RebuildConfig, full_rebuild: str | None, run_id: str | None) -> IndexPlan:
-    newest, promoted = lake.indexes.newest(), lake.models.current()
+def _plan(lake: Lake, look: int, config: RebuildConfig, full_rebuild: str | None, run_id: str | None) -> IndexPlan:
+    newest, promoted = lake.indexes.newest(), lake.looks.current()
     with catalogue.workbench(lake, memory_limit=compared.MEMORY_LIMIT) as sql:
-        rows, content = compared.read_live(sql, model)
+        rows, content = compared.read_live(sql, look)
         spec = IndexSpec.for_catalogue(
             rows,
-            embedding_size(lake, model),
+            embedding_size(lake, look),
             metric=config.index_metric,
             flat_below=config.flat_below,
             kind=config.index_kind,
         )
-        plan = IndexPlan(model, rows, fingerprint(model, rows, content, spec), spec, newest, promoted)
+        plan = IndexPlan(look, rows, fingerprint(look, rows, content, spec), spec, newest, promoted)
         reason = full_rebuild or ""
         if not reason:
             same, damaged = same_content(lake, plan, content, config)
@@ -123,7 +123,7 @@ def _based_on(plan: IndexPlan, base: Base, content: int) -> IndexPlan:
         plan,
         spec=described.spec,
         base=base.version,
-        fingerprint=fingerprint(plan.model_version, plan.rows, content, described.spec),
+        fingerprint=fingerprint(plan.look_version, plan.rows, content, described.spec),
         setting=(described.nprobe, described.rerank_factor),
     )
 

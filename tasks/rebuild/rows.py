@@ -15,10 +15,10 @@ from lake import catalogue
 from lake.errors import LakeError
 
 MEMORY_LIMIT = "4GB"
-KEY_COLUMNS = "image_key, product_id, sha256, polarity, label, positive_intensity, negative_intensity"
+KEY_COLUMNS = "image_key, product_id, sha256"
 
 LIVE = """
-    CREATE TEMP TABLE live AS FROM located_scores_of({model})
+    CREATE TEMP TABLE live AS FROM located_embeddings_of({look})
 """
 # md5 is no security here: it spells the same number on every machine, and XOR does not mind the order.
 CONTENT = """
@@ -56,18 +56,18 @@ DELETED = """
 """
 
 
-def read_live(sql: Any, model: int) -> tuple[int, int]:
+def read_live(sql: Any, look: int) -> tuple[int, int]:
     """Bring the live rows into `live`; how many, and a number for their content.
 
     Raises:
-        LakeError: a live picture has no score under the model.
+        LakeError: a live picture has no embedding under the look.
     """
-    sql.execute(LIVE.format(model=int(model)))
+    sql.execute(LIVE.format(look=int(look)))
     rows, content = sql.execute(CONTENT).fetchone()
     (live,) = sql.execute("SELECT count(*) FROM images").fetchone()
     if rows != live:
         raise LakeError(
-            f"{live - rows} of {live} live pictures have no score under model {model}: run `vitrine score` first"
+            f"{live - rows} of {live} live pictures have no embedding under look {look}: run `vitrine score` first"
         )
     return int(rows), int(content)
 

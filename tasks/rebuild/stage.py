@@ -8,9 +8,10 @@ from functools import partial
 from index.errors import BelowTarget
 from lake.errors import CorruptFile
 from lake.lake import Lake
-from tasks.models import require_model
+from tasks.looks import require_look
 from tasks.rebuild.config import RebuildConfig
 from tasks.rebuild.plan import IndexPlan, plan_index
+from tasks.rebuild.product_rates import drift
 from tasks.rebuild.units import (
     PublishedIndex,
     draft_index,
@@ -18,6 +19,7 @@ from tasks.rebuild.units import (
     measure_index,
     publish_index,
     published,
+    rates_of,
     replaced,
     republish_index,
     train_index,
@@ -33,7 +35,7 @@ class IndexSummary:
     """The index version that readers use after the run, and whether the run published it."""
 
     index_version: int | None  # None: no pictures, no index
-    model_version: int
+    look_version: int
     is_new: bool
     rows: int
     recall_at_1: float | None = None
@@ -43,6 +45,9 @@ class IndexSummary:
     shards_written: int = 0
     bytes_written: int = 0
     rebuild_reason: str = ""  # why nothing of an earlier version served again
+    same_product_at_1: float | None = None  # how often the nearest picture shows the query's own product
+    same_product_at_5: float | None = None
+    warning: str = ""
 
     def __str__(self) -> str:
         if self.index_version is None:
@@ -52,13 +57,15 @@ class IndexSummary:
         recall = "" if self.recall_at_10 is None else f", recall@10 {self.recall_at_10:.3f}"
         return f"index {self.index_version} published: {self.rows} pictures{recall}"
 
-    def counts(self) -> dict[str, int | bool | None]:
+    def counts(self) -> dict[str, int | bool | float | None]:
         """The summary as columns of `runs`."""
         return {
-            "model_version": self.model_version,
+            "look_version": self.look_version,
             "index_version": self.index_version,
             "indexed": self.rows,
             "published": self.is_new,
+            "same_product_at_1": self.same_product_at_1,
+            "same_product_at_5": self.same_product_at_5,
         }
 
 
@@ -67,24 +74,26 @@ def rebuild(
     config: RebuildConfig,
     runner: Runner,
     *,
-    model_version: int | None = None,
+    look_version: int | None = None,
     full_rebuild: str | None = None,
 ) -> IndexSummary:
     """Encode the live pictures' embeddings, measure the search against exact search, publish by one log entry.
 
     With `full_rebuild`, a reason, nothing of an earlier version serves again. Raises BelowTarget where the search does
-    not reach its target, ModelReplaced where another model was promoted meanwhile: then nothing is published.
+    not reach its target, ModelReplaced where another look was promoted meanwhile: then nothing is published.
     """
     with running(lake, "rebuild-index", runner) as run:
         lake = run.lake
-        version = model_version or require_model(lake)
-        lake.models.require(version)
+        version = look_version or require_look(lake)
+        lake.looks.require(version)
         with run.stage("compare with the published index"):
             plan = runner.call(plan_index, lake, version, run.run_id, config, full_rebuild)
         if run.parent is not None and plan.promoted != version:
             raise replaced(plan.promoted, version)
         index = _bring_up_to_date(run, plan, config)
-        summary = _summarise(plan, index)
+        summary = _summarise(plan, index, _drift(lake, plan, index, config))
+        if summary.warning:
+            runner.say("warning: %s", summary.warning)
         run.count(**summary.counts())
     return summary
 
@@ -103,7 +112,7 @@ def _bring_up_to_date(run: Run, plan: IndexPlan, config: RebuildConfig) -> Publi
             raise
         # What served again is worn out or damaged: once more, with nothing of an earlier version.
         with run.stage("compare with the published index"):
-            plan = run.runner.call(plan_index, run.lake, plan.model_version, run.run_id, config, str(error))
+            plan = run.runner.call(plan_index, run.lake, plan.look_version, run.run_id, config, str(error))
         return build_version(run, plan, config)
 
 
@@ -122,13 +131,21 @@ def build_version(run: Run, plan: IndexPlan, config: RebuildConfig) -> Published
         return runner.call(publish_index, lake, version, plan, encoded, measured)
 
 
-def _summarise(plan: IndexPlan, index: PublishedIndex | None) -> IndexSummary:
+def _drift(lake: Lake, plan: IndexPlan, index: PublishedIndex | None, config: RebuildConfig) -> str:
+    """What to warn of, compared with the index of the same look that served before."""
+    before = None if plan.newest is None else plan.newest.current
+    if index is None or before is None or before == index.version or lake.look_of(before) != plan.look_version:
+        return ""
+    return drift(index.rates, rates_of(lake, before), config.same_product_loss)
+
+
+def _summarise(plan: IndexPlan, index: PublishedIndex | None, warning: str) -> IndexSummary:
     if index is None:
-        return IndexSummary(None, plan.model_version, is_new=False, rows=0)
+        return IndexSummary(None, plan.look_version, is_new=False, rows=0)
     is_new = not plan.is_current
     return IndexSummary(
         index_version=index.version,
-        model_version=plan.model_version,
+        look_version=plan.look_version,
         is_new=is_new,
         rows=index.rows,
         recall_at_1=index.recall_at_1,
@@ -138,4 +155,7 @@ def _summarise(plan: IndexPlan, index: PublishedIndex | None) -> IndexSummary:
         shards_written=index.shards_written,
         bytes_written=index.bytes_written,
         rebuild_reason=index.rebuild_reason if is_new else "",
+        same_product_at_1=None if index.rates is None else index.rates.at_1,
+        same_product_at_5=None if index.rates is None else index.rates.at_5,
+        warning=warning,
     )

@@ -35,6 +35,7 @@ from tasks.rebuild.config import RebuildConfig
 from tasks.rebuild.earlier_truth import earlier_truth, live_in_kept, write_truth
 from tasks.rebuild.embeddings import read_embeddings
 from tasks.rebuild.plan import IndexPlan, StoredShard
+from tasks.rebuild.product_rates import ProductRates, product_rates
 from tasks.rebuild.rows import LIVE, MEMORY_LIMIT
 
 logger = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ class MeasuredIndex:
     """What the gate found, and every file of the version."""
 
     tuned: TunedSearch | None  # None where there was nothing to measure
+    rates: ProductRates | None
     codebook: CodebookHistory | None
     files: tuple[FileRecord, ...]
 
@@ -70,6 +72,7 @@ class PublishedIndex:
     shards_written: int = 0
     bytes_written: int = 0
     rebuild_reason: str = ""  # why nothing of an earlier version served again
+    rates: ProductRates | None = None  # None where no product shows several pictures
 
 
 def draft_index(lake: Lake) -> int:
@@ -84,7 +87,7 @@ def train_index(lake: Lake, version: int, plan: IndexPlan, config: RebuildConfig
             return None
         return StoredCodebook(plan.codebook, plan.codebook_file)
     with catalogue.workbench(lake, memory_limit=MEMORY_LIMIT) as sql:
-        sql.execute(LIVE.format(model=int(plan.model_version)))
+        sql.execute(LIVE.format(look=int(plan.look_version)))
         # Chosen by a hash of the key: a catalogue that grew trains on nearly the same pictures. And in the keys'
         # order: training must not depend on which file a row happens to lie in.
         sample = sql.execute(
@@ -140,12 +143,12 @@ def measure_index(
         spec=plan.spec,
         rows=plan.rows,
         shards=tuple(each.shard for each in (*plan.kept, *encoded)),
-        model_version=plan.model_version,
+        look_version=plan.look_version,
         fingerprint=plan.fingerprint,
         codebook=None if codebook is None else codebook.history,
         deleted=deleted.name,
     )
-    tuned = None
+    tuned = rates = None
     directory = lake.indexes.fetch(version, config.cache, files)
     if plan.rows > 1:
         searcher = Searcher.open(directory, description)
@@ -159,10 +162,11 @@ def measure_index(
             earlier=earlier_truth(lake, plan),
         )
         files.append(write_truth(lake, version, tuned.truth))
+        rates = product_rates(searcher, tuned.truth)
         description = _with_measures(description, searcher, tuned, is_new=plan.trains)
     files.append(draft.add(DESCRIPTION, render_description(description)))
     slim = None if tuned is None else replace(tuned, truth=Truth.empty())  # which lies in its file
-    return MeasuredIndex(slim, description.codebook, tuple(files))
+    return MeasuredIndex(slim, rates, description.codebook, tuple(files))
 
 
 def publish_index(
@@ -181,7 +185,7 @@ def publish_index(
     tuned = measured.tuned
     draft.seal(
         {
-            "model_version": plan.model_version,
+            "look_version": plan.look_version,
             "rows": plan.rows,
             "fingerprint": plan.fingerprint,
             "spec": asdict(plan.spec),
@@ -190,6 +194,7 @@ def publish_index(
             "rerank_factor": None if tuned is None else tuned.rerank_factor,
             "measured": {} if tuned is None else asdict(tuned.measured),
             "slices": {} if tuned is None else {name: asdict(recall) for name, recall in tuned.slices.items()},
+            "same_product": None if measured.rates is None else measured.rates.to_dict(),
             "base": plan.base,
             "shards_kept": len(plan.kept),
             "shards_written": len(encoded),
@@ -205,7 +210,7 @@ def publish_index(
         version,
         based_on=plan.newest,
         relies_on=plan.base,
-        reason=f"{plan.rows} pictures under model {plan.model_version}",
+        reason=f"{plan.rows} pictures under look {plan.look_version}",
     )
     return published(lake, version)
 
@@ -233,17 +238,26 @@ def published(lake: Lake, version: int) -> PublishedIndex:
         shards_written=properties["shards_written"],
         bytes_written=properties["bytes_written"],
         rebuild_reason=properties["rebuild_reason"],
+        rates=rates_of(lake, version),
     )
+
+
+def rates_of(lake: Lake, version: int) -> ProductRates | None:
+    """How often an index version finds the query's product."""
+    rates = lake.indexes.manifest(version).properties["same_product"]
+    return None if rates is None else ProductRates(**rates)
 
 
 def _slices(lake: Lake, plan: IndexPlan, searcher: Searcher) -> dict[str, NDArray[np.bool_]]:
     """Rows whose recall is judged by itself: what no earlier version held, and each category that labels name."""
     kept = sum(shard.live for shard in plan.kept)
     slices = {"newly encoded": np.arange(len(searcher)) >= kept} if kept else {}
-    manifest = lake.models.manifest(plan.model_version)
-    if searcher.spec.kind == "flat" or HELD_OUT not in {file.name for file in manifest.files}:
+    labelled = lake.models.current()
+    if labelled is None or searcher.spec.kind == "flat":
         return slices
-    held_out = pq.read_table(pa.BufferReader(lake.models.read(plan.model_version, HELD_OUT)))
+    if HELD_OUT not in {file.name for file in lake.models.manifest(labelled).files}:
+        return slices
+    held_out = pq.read_table(pa.BufferReader(lake.models.read(labelled, HELD_OUT)))
     keys = searcher.table["image_key"]
     for category in pc.unique(held_out["category"].drop_null()).to_pylist():
         of_it = held_out.filter(pc.equal(held_out["category"], category))["image_key"]
@@ -270,15 +284,15 @@ def _with_measures(
 
 
 def _check_promoted(lake: Lake, plan: IndexPlan) -> None:
-    """A model promoted or rolled back while the index was made must not be overruled by it."""
-    promoted = lake.models.current()
+    """A look promoted or rolled back while the index was made must not be overruled by it."""
+    promoted = lake.looks.current()
     if promoted != plan.promoted:
         raise replaced(promoted, plan.promoted)
 
 
 def replaced(current: int | None, made_under: int | None) -> ModelReplaced:
-    """The error of an index whose model is the current one no longer."""
+    """The error of an index whose look is the current one no longer."""
     return ModelReplaced(
-        f"model {current} was put in place of model {made_under} while the index was made; it was not published, run "
+        f"look {current} was put in place of look {made_under} while the index was made; it was not published, run "
         "it again"
     )

@@ -32,6 +32,11 @@ Recipe = Annotated[dict[str, Any], AfterValidator(_known_and_typed)]
 class RetrainConfig(ModelChoice, DecodingConfig, DeviceConfig):
     """What is trained, on which share of the labels, and where."""
 
+    train_backbone: bool | None = Field(
+        default=None,
+        description="Train a backbone of the model's own instead of standing on the look's, frozen; by default as the "
+        "current model, else where the look's weights are random, or where backbone, image_size or weights are given.",
+    )
     epochs: int | None = Field(
         default=None, ge=1, description="Passes over the labelled pictures; by default as many as the recipe has."
     )
@@ -44,6 +49,19 @@ class RetrainConfig(ModelChoice, DecodingConfig, DeviceConfig):
     validation_share: float = Field(
         default=0.1, ge=0, lt=1, description="Share of the labelled pictures that calibrate the candidate."
     )
+
+    @model_validator(mode="after")
+    def _trains_what_it_chooses(self) -> Self:
+        if self.train_backbone is False and self.chooses_backbone:
+            raise ValueError(
+                "expected no backbone, image_size or weights without train_backbone: a frozen trunk is the look's"
+            )
+        return self
+
+    @property
+    def chooses_backbone(self) -> bool:
+        """Whether anything is said of the backbone to train."""
+        return (self.backbone, self.image_size, self.weights) != (None, None, None)
 
     @model_validator(mode="after")
     def _leaves_a_share_to_train_on(self) -> Self:

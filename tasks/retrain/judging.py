@@ -14,16 +14,17 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from model.attention import attention_maps
-from model.calibration import fit_temperature
+from model.calibration import UNCALIBRATED, Calibration, fit_calibration, probability
 from model.evaluation import Evaluation, HeldOut, evaluate
 from model.examples import Examples
 from model.gate import Decision, Judged
 from model.predict import Predictions, Predictor
-from model.retrieval import retrieval_recall
 from model.split import Split
+from model.strength import measure_strength
 from tasks.retrain.labelled import Labelled
 
 if TYPE_CHECKING:
+    from model.baselines import Baseline
     from pages.evaluation_data import WrongPicture
 
 PAGE = "evaluation.html"
@@ -37,7 +38,9 @@ class Measured:
     """A model's measures and what it said of each held-out picture."""
 
     evaluation: Evaluation
-    predictions: Predictions
+    predictions: Predictions  # as served
+    calibration: Calibration
+    baselines: tuple[Baseline, ...] = ()  # simple answers on the same pictures
 
 
 @dataclass(frozen=True)
@@ -54,27 +57,34 @@ class LabelledSplit:
         return np.array(listed, dtype=object) if any(listed) else None
 
 
-def measure(model: Predictor, examples: Examples, pictures: LabelledSplit) -> Measured:
-    """Calibrate on the validation side, then measure on the held-out side: polarity, intensities, retrieval."""
-    labelled, sides = pictures.labelled, pictures.sides
-    held_out = sides.held_out
-    predictions = _predict(model, examples, held_out)
-    temperature = None
-    if len(sides.validation):
-        validation = _predict(model, examples, sides.validation)
-        temperature = fit_temperature(validation.polarity, labelled.labels[sides.validation])
+def calibrate(model: Predictor, examples: Examples, pictures: LabelledSplit) -> Calibration:
+    """Of an uncalibrated model, by the validation side."""
+    labelled, side = pictures.labelled, pictures.sides.validation
+    if not len(side):
+        return UNCALIBRATED
+    return fit_calibration(predict(model, examples, side).logit, labelled.shares[side], labelled.groups[side], seed=0)
+
+
+def measure(model: Predictor, examples: Examples, pictures: LabelledSplit, calibration: Calibration) -> Measured:
+    """An uncalibrated model as it serves with this calibration: what it says of the held-out side."""
+    labelled, held_out = pictures.labelled, pictures.sides.held_out
+    raw = predict(model, examples, held_out)
+    predictions = raw.calibrated(calibration)
+    groups = labelled.groups[held_out]
     evaluation = evaluate(
-        labelled.labels[held_out],
-        predictions.polarity,
-        labelled.groups[held_out],
+        labelled.shares[held_out],
+        probability(predictions.logit),
+        groups,
         seed=0,
-        temperature=temperature,
+        uncalibrated=None if calibration == UNCALIBRATED else raw.polarity,
         categories=pictures.categories,
         intensities=np.stack([predictions.negative_intensity, predictions.positive_intensity], axis=1),
     )
-    # By product, not by joined group: another product's near-copy is no hit.
-    retrieval = retrieval_recall(predictions.embedding, labelled.products[held_out])
-    return Measured(replace(evaluation, retrieval=retrieval), predictions)
+    strength = None
+    if labelled.felt is not None:
+        felt, labels = labelled.felt[held_out], labelled.labels[held_out]
+        strength = measure_strength(predictions.logit, felt, labels, groups, seed=0)
+    return Measured(replace(evaluation, strength=strength), predictions, calibration)
 
 
 def held_out_file(pictures: LabelledSplit, candidate: Predictions, incumbent: Predictions | None) -> bytes:
@@ -83,9 +93,12 @@ def held_out_file(pictures: LabelledSplit, candidate: Predictions, incumbent: Pr
     rows = {
         "image_key": [labelled.keys[index] for index in chosen],
         "label": labelled.labels[chosen],
+        "share": labelled.shares[chosen],
+        "strength": pa.array(labelled.strengths[chosen], mask=np.isnan(labelled.strengths[chosen])),
         "group": labelled.groups[chosen].tolist(),
         "category": pa.array([labelled.categories[index] for index in chosen], pa.string()),
         "polarity": candidate.polarity,
+        "logit": candidate.logit,
         "positive_intensity": candidate.positive_intensity,
         "negative_intensity": candidate.negative_intensity,
         "incumbent_polarity": pa.nulls(len(chosen), pa.float32()) if incumbent is None else incumbent.polarity,
@@ -133,6 +146,7 @@ def draw_page(
             negative_intensity=predictions.negative_intensity,
             incumbent_polarity=None if incumbent is None else incumbent.predictions.polarity,
             categories=None if pictures.categories is None else pictures.categories.tolist(),
+            baselines=candidate.baselines,
             worst=_worst(model, examples, pictures, predictions),
             training=dict(training),
             label_facts={
@@ -171,15 +185,14 @@ def _worst(
 
 def _shown(evaluation: Evaluation) -> dict[str, Any]:
     """The measures that the page lists, under the names that it explains."""
-    apart = ("categories", "intensities", "retrieval")
+    apart = ("categories", "intensities", "strength")
     measures = {name: value for name, value in evaluation.to_dict().items() if name not in apart}
-    measures["ece_before"], measures["ece_after"] = measures.pop("ece"), measures.pop("ece_calibrated")
-    if evaluation.retrieval is not None:
-        for k, recall in evaluation.retrieval.recall.items():
-            measures[f"recall_at_{k}"] = [recall.value, recall.low, recall.high]
+    for where, found in ({} if evaluation.strength is None else vars(evaluation.strength)).items():
+        measures[f"strength_{where}"] = None if found is None else [found.value, found.low, found.high]
     return measures
 
 
-def _predict(model: Predictor, examples: Examples, indices: NDArray[np.int64]) -> Predictions:
+def predict(model: Predictor, examples: Examples, indices: NDArray[np.int64]) -> Predictions:
+    """What a predictor says of some of the examples."""
     batches = np.array_split(indices, -(-len(indices) // BATCH))
     return Predictions.concatenate([model.predict(examples.pixels(batch)) for batch in batches])

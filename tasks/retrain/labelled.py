@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from lake import catalogue
 from lake.lake import Lake
 from model.errors import LabelsUnusable
-from model.pictures.hashing import hash_pictures, join_groups
+from model.evaluation import answers_of
+from model.pictures.grouping import join_groups
+from model.pictures.hashing import hash_pictures
 from tasks.retrain.labels import LabelSnapshot
 from tasks.shards import read_shard
 
@@ -22,11 +24,24 @@ class Labelled:
 
     keys: list[str]
     jpegs: list[bytes]
-    labels: NDArray[np.int64]  # 0 or 1
+    shares: NDArray[np.float64]  # the label, or the share of raters who felt positive, in [0, 1]
+    strengths: NDArray[np.float64]  # of what the label says, NaN where the labels do not say how strong it is
     weights: NDArray[np.float32]
     products: NDArray[Any]  # of str; the content where there is no product
     groups: NDArray[Any]  # of str; products, joined where they share a content or nearly so
     categories: list[str | None]
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """0 or 1: what the share comes to."""
+        return answers_of(self.shares)
+
+    @property
+    def felt(self) -> NDArray[np.float64] | None:
+        """How positive people felt, by the strengths (NaN where one is missing) or by shares; None where neither is."""
+        if not np.isnan(self.strengths).all():
+            return np.where(self.labels == 1, self.strengths, -self.strengths)
+        return self.shares if ((self.shares > 0) & (self.shares < 1)).any() else None
 
 
 def read_labelled(lake: Lake, labels: LabelSnapshot, *, seed: int) -> Labelled:
@@ -36,12 +51,12 @@ def read_labelled(lake: Lake, labels: LabelSnapshot, *, seed: int) -> Labelled:
     """
     snapshot = read_shard(lake.store, labels.shard)
     if snapshot.num_rows == 0:
-        raise LabelsUnusable("no picture has a label of 0 or 1: fill in the label column")
+        raise LabelsUnusable("no picture has a label from 0 to 1: fill in the label column")
     with catalogue.workbench(lake) as sql:
         sql.register("snapshot", snapshot)
         rows = sql.execute(
             """
-            SELECT image_key, pixels, sha256, label, weight, product, category
+            SELECT image_key, pixels, sha256, label, strength, weight, product, category
             FROM snapshot JOIN pictures_ever USING (image_key) ORDER BY image_key
             """
         ).to_arrow_table()
@@ -50,7 +65,8 @@ def read_labelled(lake: Lake, labels: LabelSnapshot, *, seed: int) -> Labelled:
     return Labelled(
         keys=rows["image_key"].to_pylist(),
         jpegs=jpegs,
-        labels=rows["label"].to_numpy(),
+        shares=rows["label"].to_numpy(),
+        strengths=rows["strength"].fill_null(float("nan")).to_numpy(),
         weights=rows["weight"].to_numpy(),
         products=np.array(names),
         groups=join_groups(names, rows["sha256"].to_pylist(), hash_pictures(jpegs), seed=seed),

@@ -18,12 +18,12 @@ from lake import catalogue
 from lake.errors import LakeError
 from lake.lake import Lake
 from tasks.errors import LabelsError
-from tasks.models import read_object
+from tasks.objects import read_object
 from tasks.shards import Shard, write_shard
 
-COLUMNS = ("image_key", "label", "product_id", "weight", "category")  # the first two must be there
-LABEL = r"^[01](\.0*)?$"
-WEIGHT = r"^\+?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+COLUMNS = ("image_key", "label", "product_id", "weight", "category", "strength")  # the first two must be there
+LABEL = r"^([0-9](\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?$"
+NUMBER = r"^\+?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 NAMED_ROWS = 3  # in an error
 MOST_SHOWN = 200  # characters of a header in an error
 
@@ -32,7 +32,7 @@ MOST_SHOWN = 200  # characters of a header in an error
 class LabelSnapshot:
     """The labels of one training run, checked and fixed."""
 
-    shard: Shard  # image_key, label, weight, category, product
+    shard: Shard  # image_key, label, strength, weight, category, product
     sha256: str  # of the file as it was read
     labelled: int
     unlabelled: int
@@ -53,7 +53,7 @@ def snapshot_labels(lake: Lake, labels: str, run_id: str) -> LabelSnapshot:
         )
     # A picture of no product is a product of its own content.
     product = pc.coalesce(table["product_id"], pictures["product_id"], pictures["sha256"])
-    columns = table.select(["image_key", "label", "weight", "category"]).append_column("product", product)
+    columns = table.select(["image_key", "label", "strength", "weight", "category"]).append_column("product", product)
     kept = columns.filter(pc.and_(table["label"].is_valid(), pictures["sha256"].is_valid()))
     shard = write_shard(lake.store, run_id, "labels", 0, kept)
     labelled = table.num_rows - table["label"].null_count
@@ -75,10 +75,15 @@ def read_labels_object(labels: str) -> bytes:
 
 
 def parse_labels(data: bytes, name: str) -> pa.Table:
-    """The labels as columns image_key, label (int64, null: none), product_id and weight, every row checked.
+    """The labels, every row checked.
+
+    Columns: image_key; label, the share of positive in [0, 1] (double, null: none); strength, how strong what the
+    label says is, in any unit of 0 or more (double, null: not known), which no training reads; product_id; weight;
+    category.
 
     Raises:
-        LabelsError: no CSV or Parquet, a column missing, a key twice, a value outside 0, 1 and empty.
+        LabelsError: no CSV or Parquet, a column missing, a key twice, a label outside [0, 1], a weight or a strength
+            that is no number.
     """
     table = _read(data, name)
     if table.num_rows == 0:
@@ -90,6 +95,7 @@ def parse_labels(data: bytes, name: str) -> pa.Table:
             "image_key": keys,
             "label": _labels(_text(table, "label", name), keys, name),
             "product_id": _text(table, "product_id", name),
+            "strength": _numbers(_text(table, "strength", name), keys, "strengths", name),
             "weight": _weights(_text(table, "weight", name), keys, name),
             "category": _text(table, "category", name),
         }
@@ -169,23 +175,32 @@ def _check_keys(keys: pa.Array, name: str) -> None:
 
 def _labels(values: pa.Array, keys: pa.Array, name: str) -> pa.Array:
     wrong = pc.invert(pc.fill_null(pc.match_substring_regex(values, LABEL), True))
+    if not _any(wrong):
+        labels = values.cast(pa.float64())
+        wrong = pc.fill_null(pc.greater(labels, 1.0), False)
     if _any(wrong):
         first = _named(keys.filter(wrong), values.filter(wrong))
-        raise LabelsError(f"{name}: {_sum(wrong)} labels are not 0, 1 or empty: {first}")
-    return values.cast(pa.float64()).cast(pa.int64())
+        raise LabelsError(f"{name}: {_sum(wrong)} labels are not from 0 to 1 or empty: {first}")
+    return labels
 
 
 def _weights(values: pa.Array, keys: pa.Array, name: str) -> pa.Array:
-    wrong = pc.invert(pc.fill_null(pc.match_substring_regex(values, WEIGHT), True))
-    if not _any(wrong):
-        weights = pc.fill_null(values.cast(pa.float64()).cast(pa.float32()), 1.0)
-        wrong = pc.invert(pc.is_finite(weights))  # too large for float32
-    if _any(wrong):
-        first = _named(keys.filter(wrong), values.filter(wrong))
-        raise LabelsError(f"{name}: {_sum(wrong)} weights are no numbers of 0 or more: {first}")
-    if weights.null_count == 0 and not pc.max(weights).as_py():
+    weights = pc.fill_null(_numbers(values, keys, "weights", name), 1.0).cast(pa.float32())
+    if not pc.max(weights).as_py():
         raise LabelsError(f"{name}: every weight is 0, so nothing would be learned")
     return weights
+
+
+def _numbers(values: pa.Array, keys: pa.Array, what: str, name: str) -> pa.Array:
+    """As double, null where empty. Raises LabelsError for what is no number of 0 or more that float32 holds."""
+    wrong = pc.invert(pc.fill_null(pc.match_substring_regex(values, NUMBER), True))
+    if not _any(wrong):
+        numbers = values.cast(pa.float64())
+        wrong = pc.invert(pc.fill_null(pc.is_finite(numbers.cast(pa.float32())), True))
+    if _any(wrong):
+        first = _named(keys.filter(wrong), values.filter(wrong))
+        raise LabelsError(f"{name}: {_sum(wrong)} {what} are no numbers of 0 or more: {first}")
+    return numbers
 
 
 def _look_up(lake: Lake, keys: pa.ChunkedArray) -> pa.Table:

@@ -5,22 +5,26 @@ Every process of a training prepares the same from the same request.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import cast
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
 
 from lake.lake import Lake
-from model.backbones.names import BackboneName
 from model.examples import JpegExamples, Subset
-from model.network import PolarityNetwork, start_attention
+from model.network import NetworkConfig, PolarityNetwork, start_attention
 from model.preprocessing import Preprocessing
 from model.recipe import TrainingConfig, recipe
 from model.split import split
-from tasks.config import ModelChoice
-from tasks.models import ModelCard, Origin, load_network, new_network, read_card
+from tasks.looks import RANDOM, LookCard, load_look, new_backbone, read_look
+from tasks.models import ModelCard, read_card
 from tasks.retrain.config import RetrainConfig
 from tasks.retrain.judging import LabelledSplit
 from tasks.retrain.labelled import Labelled, read_labelled
 from tasks.retrain.labels import LabelSnapshot
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,28 @@ class TrainingRequest:
     lake: Lake
     labels: LabelSnapshot
     config: RetrainConfig
+    look: int
     incumbent: int | None
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a model's backbone was before the training, and whether it is trained too."""
+
+    trains_backbone: bool
+    weights: str
+    """By name, path or URI."""
+    look_version: int | None = None
+    """The look whose trunk it was."""
+
+    @classmethod
+    def of(cls, card: ModelCard) -> Start:
+        """That of a model in the lake."""
+        return cls(**card.properties["started_from"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values, for a manifest."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -38,7 +63,7 @@ class Prepared:
     """A training about to begin."""
 
     network: PolarityNetwork
-    started_from: Origin
+    start: Start
     training: TrainingConfig
     pictures: LabelledSplit
     examples: JpegExamples
@@ -52,8 +77,10 @@ class Prepared:
 
 def prepare(request: TrainingRequest) -> Prepared:
     """Reads the labelled pictures and the first weights. Raises LabelsUnusable, LakeError and ModelError."""
-    lake, config = request.lake, request.config
+    lake = request.lake
+    look = read_look(lake, request.look)
     incumbent = None if request.incumbent is None else read_card(lake, request.incumbent)
+    config = _followed(request.config, look, incumbent)
     labelled = read_labelled(lake, request.labels, seed=config.seed)
     sides = split(
         labelled.labels,
@@ -62,12 +89,11 @@ def prepare(request: TrainingRequest) -> Prepared:
         validation_share=config.validation_share,
         seed=config.seed,
     )
-    network, preprocessing, started_from = _start(lake, incumbent, config)
-    start_attention(network)
+    network, preprocessing, start = _first_network(lake, look, config)
     return Prepared(
         network=network,
-        started_from=started_from,
-        training=_recipe(lake, started_from, config),
+        start=start,
+        training=_recipe(start, config),
         pictures=LabelledSplit(labelled, sides),
         examples=examples_of(labelled, preprocessing, config),
         incumbent=incumbent,
@@ -76,54 +102,56 @@ def prepare(request: TrainingRequest) -> Prepared:
 
 def examples_of(labelled: Labelled, preprocessing: Preprocessing, config: RetrainConfig) -> JpegExamples:
     """The labelled pictures as a network with this preprocessing sees them."""
-    return JpegExamples(labelled.jpegs, labelled.labels, labelled.weights, preprocessing, threads=config.decode_threads)
+    return JpegExamples(labelled.jpegs, labelled.shares, labelled.weights, preprocessing, threads=config.decode_threads)
 
 
-def _start(
-    lake: Lake, incumbent: ModelCard | None, choice: ModelChoice
-) -> tuple[PolarityNetwork, Preprocessing, Origin]:
-    """The network to train.
+def _followed(config: RetrainConfig, look: LookCard, incumbent: ModelCard | None) -> RetrainConfig:
+    """The configuration with what it leaves open: as the incumbent, or as fits the look.
 
-    An untrained incumbent is what `init-model` chose as the start. A trained one lends its sizes but not its
-    weights: it has seen pictures that are held out now.
+    An incumbent lends the weights that it started from, not its own: it has seen pictures that are held out now.
     """
-    if incumbent is None or choice.weights is not None:
-        sizes = choice if incumbent is None else _sizes(incumbent, choice)
-        network, preprocessing = new_network(sizes)
-        return network, preprocessing, Origin(sizes.start)
-    if not incumbent.trained and choice.backbone in (None, incumbent.network.backbone):
-        size = choice.image_size or incumbent.preprocessing.image_size
-        preprocessing = Preprocessing.from_dict(incumbent.preprocessing.to_dict() | {"image_size": size})
-        return load_network(lake, incumbent), preprocessing, Origin(model_version=incumbent.version)
-    return _start_again(lake, incumbent, choice)
+    before = None if incumbent is None else Start.of(incumbent)
+    trains = config.train_backbone
+    if trains is None:
+        by_default = look.weights == RANDOM if before is None else before.trains_backbone
+        trains = config.chooses_backbone or by_default
+    if not trains or incumbent is None or before is None or not before.trains_backbone:
+        return replace(config, train_backbone=trains)
+    same = config.backbone in (None, incumbent.network.backbone)
+    return replace(
+        config,
+        train_backbone=True,
+        backbone=config.backbone or incumbent.network.backbone,
+        image_size=config.image_size or incumbent.preprocessing.image_size,
+        weights=config.weights or (before.weights if same and before.look_version is None else None),
+    )
 
 
-def _recipe(lake: Lake, origin: Origin, config: RetrainConfig) -> TrainingConfig:
-    """The recipe for these first weights. A first model's own start decides whether it is pretrained."""
-    if origin.model_version is not None:
-        origin = read_card(lake, origin.model_version).started_from
-    chosen = recipe(pretrained=origin.weights != "random")
+def _first_network(lake: Lake, look: LookCard, config: RetrainConfig) -> tuple[PolarityNetwork, Preprocessing, Start]:
+    """The network to train: on the look's trunk, or on a backbone of its own."""
+    if config.weights is None and config.backbone in (None, look.config.backbone):
+        start = Start(bool(config.train_backbone), look.weights, look.version)
+        preprocessing = replace(look.preprocessing, image_size=config.image_size or look.preprocessing.image_size)
+        return _network_over(load_look(lake, look).backbone, look.config.backbone, config.seed), preprocessing, start
+    name = config.backbone or look.config.backbone
+    side = look.preprocessing.image_size if name == look.config.backbone else None
+    config = replace(config, backbone=name, image_size=config.image_size or side)
+    backbone, spec, preprocessing, _ = new_backbone(config)
+    return _network_over(backbone, spec.name, config.seed), preprocessing, Start(True, config.start)
+
+
+def _network_over(backbone: nn.Module, name: str, seed: int) -> PolarityNetwork:
+    """A network on this backbone with a random, seeded head."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = PolarityNetwork(NetworkConfig(backbone=name))
+    network.backbone = backbone
+    start_attention(network)
+    return network
+
+
+def _recipe(start: Start, config: RetrainConfig) -> TrainingConfig:
+    """The recipe for these first weights, with what the run chooses."""
+    chosen = recipe(pretrained=start.weights != RANDOM, frozen=not start.trains_backbone)
     epochs = chosen.epochs if config.epochs is None else config.epochs
     return replace(chosen, seed=config.seed, epochs=epochs, **config.recipe)
-
-
-def _start_again(
-    lake: Lake, incumbent: ModelCard, choice: ModelChoice
-) -> tuple[PolarityNetwork, Preprocessing, Origin]:
-    """The network that the incumbent started from; another backbone starts from its own weights."""
-    origin = incumbent.started_from
-    if origin.model_version is not None and choice.backbone in (None, incumbent.network.backbone):
-        sized = replace(choice, image_size=_sizes(incumbent, choice).image_size)
-        return _start(lake, read_card(lake, origin.model_version), sized)
-    weights = origin.weights or choice.default_weights
-    sizes = _sizes(incumbent, replace(choice, weights=weights))
-    network, preprocessing = new_network(sizes)
-    return network, preprocessing, Origin(weights)
-
-
-def _sizes(incumbent: ModelCard, choice: ModelChoice) -> ModelChoice:
-    return replace(
-        choice,
-        backbone=choice.backbone or cast(BackboneName, incumbent.network.backbone),
-        image_size=choice.image_size or incumbent.preprocessing.image_size,
-    )

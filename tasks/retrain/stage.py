@@ -7,8 +7,8 @@ from typing import Any
 
 from lake.lake import Lake
 from model.gate_policy import GatePolicy
-from tasks.rebuild.config import RebuildConfig
-from tasks.rebuild.stage import IndexSummary, rebuild
+from tasks.config import ModelChoice
+from tasks.night import register_first_look
 from tasks.retrain.config import RetrainConfig
 from tasks.retrain.judging import PAGE
 from tasks.retrain.labels import snapshot_labels
@@ -17,14 +17,6 @@ from tasks.runner import Runner
 from tasks.runs import running
 from tasks.score.config import ScoreConfig
 from tasks.score.stage import ScoreSummary, score
-
-
-@dataclass(frozen=True)
-class ServeConfig:
-    """How the catalogue is scored and indexed once a candidate is promoted."""
-
-    score: ScoreConfig
-    rebuild: RebuildConfig
 
 
 @dataclass(frozen=True)
@@ -39,11 +31,10 @@ class RetrainSummary:
     trained_on: int
     page: str  # URL of the evaluation
     score: ScoreSummary | None = None  # of the catalogue, after a promotion
-    index: IndexSummary | None = None
 
     def __str__(self) -> str:
         said = f"model {self.model_version} {'promoted' if self.promoted else 'refused'}: {'; '.join(self.reasons)}"
-        return said if self.index is None else f"{said}; {self.index}"
+        return said if self.score is None else f"{said}; {self.score}"
 
 
 def retrain(
@@ -54,31 +45,34 @@ def retrain(
     *,
     policy: GatePolicy | None = None,
     force: str | None = None,
-    then: ServeConfig | None = None,
+    then: ScoreConfig | None = None,
+    first_look: ModelChoice | None = None,
 ) -> RetrainSummary:
     """Train on the labels, judge the candidate on held-out pictures, promote or refuse it.
 
     A candidate that the gate refuses is promoted all the same where `force` gives a reason. `then`: after a promotion
-    the catalogue is scored and indexed. Readers stay on the old pair until both are done. Raises LabelsError where the
-    labels can't be used.
+    the catalogue is scored, and readers stay on the old scores until that is done; what looks alike and the index are
+    not touched. A lake without a look gets `first_look`. Raises LabelsError where the labels can't be used.
     """
     with running(lake, "retrain-model", runner, source=labels, writes=False) as run:
         with run.stage("check the labels"):
             snapshot = runner.call(snapshot_labels, lake, labels, run.run_id)
+        look = lake.looks.current()
+        if look is None:
+            with run.writing(wait=True):
+                look, _ = register_first_look(run, first_look or ModelChoice())
         with run.stage("train", snapshot.labelled):
-            candidate = runner.call(train_candidate, lake, snapshot, config, policy or GatePolicy(), force)
+            candidate = runner.call(train_candidate, lake, look, snapshot, config, policy or GatePolicy(), force)
         decision = candidate.decision
         page = lake.store.url(lake.models.path(candidate.version, PAGE))
         _show(runner, candidate, page)
         run.count(model_version=candidate.version)
-        scored = indexed = None
+        scored = None
         with run.writing(wait=True):  # hours of training are worth the wait, whoever asked for them
             runner.call(record_decision, run.lake, candidate)
             if decision.promote and then is not None:
-                scored = score(run.lake, then.score, runner, model_version=candidate.version)
-                indexed = rebuild(run.lake, then.rebuild, runner, model_version=candidate.version)
+                scored = score(run.lake, then, runner, model_version=candidate.version)
                 run.count(**scored.counts())
-                run.count(**indexed.counts())
     return RetrainSummary(
         model_version=candidate.version,
         promoted=decision.promote,
@@ -88,7 +82,6 @@ def retrain(
         trained_on=candidate.trained_on,
         page=page,
         score=scored,
-        index=indexed,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from lake.lake import Lake
 from lake.log import Action, Entry
+from model.baselines import Baseline
 from model.devices import choose_device
 from model.distributed import Distributed
 from model.evaluation import Evaluation
@@ -19,10 +20,11 @@ from model.predict import Predictor
 from model.training import EpochReport, train
 from tasks import progress
 from tasks.device_lock import device_lock
-from tasks.models import HELD_OUT, ModelCard, load_network, seal_model
+from tasks.models import HELD_OUT, load_network, seal_model
+from tasks.retrain.beside import baselines_of
 from tasks.retrain.checkpoint import LakeCheckpoint
 from tasks.retrain.config import RetrainConfig
-from tasks.retrain.judging import PAGE, LabelledSplit, Measured, draw_page, held_out_file, judged, measure
+from tasks.retrain.judging import PAGE, LabelledSplit, Measured, calibrate, draw_page, held_out_file, judged, measure
 from tasks.retrain.labels import LabelSnapshot
 from tasks.retrain.preparation import Prepared, TrainingRequest, examples_of, prepare
 from tasks.retrain.torchrun import call_helpers, training_device
@@ -37,29 +39,33 @@ class Candidate:
     version: int
     trained_on: int
     evaluation: Evaluation
-    incumbent: Evaluation | None  # on the same pictures; None where there is no trained incumbent
+    baselines: tuple[Baseline, ...]  # simple answers on the same pictures
+    incumbent: Evaluation | None  # on the same pictures; None where there is no incumbent
     decision: Decision
     newest: Entry | None  # of the model log, when training began
     checkpoint: str  # kept until the decision is recorded: a run that can't record it loses no training
 
 
 def train_candidate(
-    lake: Lake, labels: LabelSnapshot, config: RetrainConfig, policy: GatePolicy, force_reason: str | None
+    lake: Lake, look: int, labels: LabelSnapshot, config: RetrainConfig, policy: GatePolicy, force_reason: str | None
 ) -> Candidate:
     """Train on one side of the labels, measure on another, decide, write the version with its evaluation.
 
-    A training that was interrupted is taken up where its last checkpoint left it. Raises LabelsUnusable and
-    TrainingDiverged; then no version is visible.
+    The model stands on the look's trunk or on a backbone of its own. A training that was interrupted is taken up where
+    its last checkpoint left it. Raises LabelsUnusable and TrainingDiverged; then no version is visible.
     """
     newest = lake.models.newest()
-    request = TrainingRequest(lake, labels, config, None if newest is None else newest.current)
+    request = TrainingRequest(lake, labels, config, look, None if newest is None else newest.current)
     prepared = prepare(request)
     checkpoint = _checkpoint(lake, request, prepared)
     with device_lock(config.device_lock):
         distributed = call_helpers(request)
         model = _train(prepared, request, checkpoint, distributed)
-        measured = measure(model, prepared.examples, prepared.pictures)
+        calibration = calibrate(model, prepared.examples, prepared.pictures)
+        measured = measure(model, prepared.examples, prepared.pictures, calibration)
         against = _measure_incumbent(lake, prepared, config)
+        beside = baselines_of(lake, request, prepared, measured, training_device(config.device))
+        measured = replace(measured, baselines=beside)
     decision = _decide(prepared.pictures, measured, against, policy, force_reason)
     properties = _properties(prepared, request, measured, decision) | {"processes": distributed.world_size}
     version = _write(lake, model, prepared, measured, against, decision, properties)
@@ -67,6 +73,7 @@ def train_candidate(
         version=version,
         trained_on=len(prepared.training_side),
         evaluation=measured.evaluation,
+        baselines=beside,
         incumbent=None if against is None else against.evaluation,
         decision=decision,
         newest=newest,
@@ -79,7 +86,7 @@ def _checkpoint(lake: Lake, request: TrainingRequest, prepared: Prepared) -> Lak
     side = prepared.pictures.sides.train.tolist()
     config = request.config
     chosen = config.backbone, config.image_size, config.weights, config.seed
-    asked_for = request.labels.sha256, prepared.started_from, chosen, prepared.training, side
+    asked_for = request.labels.sha256, prepared.start, chosen, prepared.training, side
     return LakeCheckpoint(lake.store, *asked_for)
 
 
@@ -105,6 +112,8 @@ def _properties(prepared: Prepared, request: TrainingRequest, measured: Measured
     precision = resolved_precision(training_device(request.config.device), prepared.training.precision)
     return {
         "evaluation": measured.evaluation.to_dict(),
+        "baselines": [baseline.to_dict() for baseline in measured.baselines],
+        "calibration": measured.calibration.to_dict(),
         "incumbent": request.incumbent,
         "decision": decision.to_dict(),
         "training": prepared.training.to_dict() | {"precision": precision},
@@ -115,7 +124,7 @@ def _properties(prepared: Prepared, request: TrainingRequest, measured: Measured
             "validation": len(sides.validation),
             "held_out": len(sides.held_out),
         },
-        "started_from": prepared.started_from.to_dict(),
+        "started_from": prepared.start.to_dict(),
     }
 
 
@@ -143,7 +152,7 @@ def _write(
     theirs = None if against is None else against.predictions
     files = {HELD_OUT: held_out_file(pictures, measured.predictions, theirs)}
     files |= {} if page is None else {PAGE: page}
-    seal_model(draft, model.network.cpu(), model.preprocessing, trained=True, properties=properties, files=files)
+    seal_model(draft, prepared.network.cpu(), model.preprocessing, properties=properties, files=files)
     return draft.version
 
 
@@ -176,16 +185,17 @@ def _tell(report: EpochReport, pictures: int) -> None:
 
 
 def _measure_incumbent(lake: Lake, prepared: Prepared, config: RetrainConfig) -> Measured | None:
-    """The incumbent on the same pictures; None where there is none that was trained."""
-    incumbent: ModelCard | None = prepared.incumbent
-    if incumbent is None or not incumbent.trained:
+    """The incumbent on the same pictures; None where there is none."""
+    incumbent = prepared.incumbent
+    if incumbent is None:
         return None
     examples = examples_of(prepared.pictures.labelled, incumbent.preprocessing, config)
     model = Predictor(load_network(lake, incumbent), incumbent.preprocessing, choose_device(config.device))
-    return measure(model, examples, prepared.pictures)
+    return measure(model, examples, prepared.pictures, incumbent.calibration)
 
 
 def describe(candidate: Candidate) -> Mapping[str, Any]:
-    """The candidate's evaluation, and the incumbent's on the same pictures where there is one."""
+    """The candidate's evaluation, the simple answers beside it, and the incumbent's on the same pictures."""
     incumbent = None if candidate.incumbent is None else candidate.incumbent.to_dict()
-    return candidate.evaluation.to_dict() | {"incumbent": incumbent}
+    beside = [baseline.to_dict() | {"words": baseline.words} for baseline in candidate.baselines]
+    return candidate.evaluation.to_dict() | {"incumbent": incumbent, "baselines": beside}

@@ -1,6 +1,7 @@
 """Search in the published index: by the key of a picture that it holds, or by any picture.
 
-By key nothing of torch is imported; by picture the model that made the index embeds the query.
+By key nothing of torch is imported; by picture the look that made the index embeds the query, or the serving model
+scores it.
 """
 
 from __future__ import annotations
@@ -9,11 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from index.errors import UnknownKey
 from lake.errors import LakeError
 from lake.lake import Lake
 from model.errors import Undecodable
-from tasks.search.reader import Filters, Reader
+from tasks.search.feelings import FEELING
+from tasks.search.reader import By, Filters, Reader
 
 if TYPE_CHECKING:
     from model.choices import ScoringPrecision
@@ -26,20 +30,24 @@ class SearchAnswer:
     """The neighbours of one query, nearest first, from exactly one index version."""
 
     query: str
+    by: By
     index_version: int
-    model_version: int
+    look_version: int
+    model_version: int | None  # whose polarity the neighbours show; None: no model was trained yet
     neighbours: tuple[dict[str, Any], ...]  # image_key, product_id, similarity, polarity, label
 
 
-def search_by_key(lake: Lake, image_key: str, k: int, cache: Path, filters: Filters = ALL) -> SearchAnswer:
+def search_by_key(
+    lake: Lake, image_key: str, k: int, cache: Path, *, by: By = "look", filters: Filters = ALL
+) -> SearchAnswer:
     """The pictures most like one that the index holds; itself left out. Raises UnknownKey, LakeError."""
     reader = Reader(lake, cache)
     try:
         reader.index.searcher.find(image_key)
     except UnknownKey as error:
         raise UnknownKey(f"{error}; search by picture for one that is not in the catalogue") from error
-    (neighbours,) = reader.search_keys([image_key], k, filters=filters)
-    return SearchAnswer(image_key, reader.index.version, reader.index.model_version, neighbours)
+    (neighbours,) = reader.search_keys([image_key], k, by=by, filters=filters)
+    return _answer(reader, image_key, by, neighbours)
 
 
 def search_by_picture(
@@ -49,24 +57,36 @@ def search_by_picture(
     cache: Path,
     device: str,
     *,
+    by: By = "look",
     filters: Filters = ALL,
     precision: ScoringPrecision = "auto",
 ) -> SearchAnswer:
     """The pictures most like a file. Raises LakeError where it can't be read, Undecodable where it is no picture."""
-    from tasks.pictures import embed
+    from tasks.pictures import predict_picture
 
     try:
         data = picture.read_bytes()
     except OSError as error:
         raise LakeError(f"{picture} can't be read: {error.strerror}") from error
     reader = Reader(lake, cache)
-    model_version = reader.index.model_version
     try:
-        vector = embed(data, lake, model_version, device, precision)
+        if by == "look":
+            look = reader.index.look_version
+            vector = predict_picture(data, lake, device, precision, look_version=look).embedding
+            (neighbours,) = reader.search(vector, k, look_version=look, filters=filters)
+        else:
+            model = reader.index.require_feelings().model_version
+            said = predict_picture(data, lake, device, precision, model_version=model)
+            point = np.stack([getattr(said, name) for name in FEELING], axis=1)
+            (neighbours,) = reader.search_feelings(point, k, model_version=model, filters=filters)
     except Undecodable as error:
         raise Undecodable(f"{picture}: {error.reason}") from error
-    (neighbours,) = reader.search(vector[None], k, model_version=model_version, filters=filters)
-    return SearchAnswer(str(picture), reader.index.version, model_version, neighbours)
+    return _answer(reader, str(picture), by, neighbours)
+
+
+def _answer(reader: Reader, query: str, by: By, neighbours: tuple[dict[str, Any], ...]) -> SearchAnswer:
+    index = reader.index
+    return SearchAnswer(query, by, index.version, index.look_version, index.model_version, neighbours)
 
 
 def read_keys(path: Path) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from typing import Annotated, cast
 
 import typer
 
-from vitrine.cli import keeping, nights, reading
+from vitrine.cli import backbones, keeping, nights, reading
 from vitrine.cli.output import INTERRUPTED, STOPPED, TERMINATED, fail, nobody_reads
 
 # What every wrong use of the command line is; Typer does not export it.
@@ -26,7 +26,9 @@ COMMANDS = (
     nights.rebuild_index,
     nights.nightly,
     keeping.init_model,
+    backbones.backbones,
     nights.retrain,
+    nights.retrain_look,
     reading.search,
     reading.near_duplicates,
     reading.sql,

@@ -12,34 +12,39 @@ from vitrine.cli.options import DryRunOption, JsonOption, LakeOption, asks, open
 from vitrine.cli.output import print_result
 from vitrine.cli.running import run
 
-Kind = Literal["models", "indexes"]
+Kind = Literal["looks", "models", "indexes"]
 
 
 @asks(InitModelParameters)
 def init_model(parameters: InitModelParameters, as_json: JsonOption = False) -> None:
-    """Register a first, untrained model: search works at once."""
-    from tasks.models import init_model
+    """Register the first look: search works at once."""
+    from tasks.looks import init_model
     from vitrine.cli.summaries import print_initial_model
 
     choice = parameters.config(ModelChoice)
     version = init_model(parameters.lake_uri, choice)
-    print_result(as_json, {"model_version": version, "trained": False, "weights": choice.start}, print_initial_model)
+    adapted = open_lake(parameters.lake_uri).looks.manifest(version).properties["adapted_weights"]
+    shown = {"look_version": version, "weights": choice.start, "adapted_weights": adapted}
+    print_result(as_json, shown, print_initial_model)
 
 
 def versions(kind: Kind, lake: LakeOption = None, as_json: JsonOption = False) -> None:
-    """List the versions of models or indexes."""
+    """List the versions of looks, models or indexes."""
     from lake.catalogue import describe_versions
     from vitrine.cli.summaries import print_versions
 
     opened = open_lake(lake)
     serving = opened.serving()
-    current = serving.model_version if kind == "models" else serving.index_version
-    registry = opened.models if kind == "models" else opened.indexes
-    print_result(as_json, describe_versions(registry, current), print_versions)
+    registries = {
+        "looks": (opened.looks, serving.look_version),
+        "models": (opened.models, serving.model_version),
+        "indexes": (opened.indexes, serving.index_version),
+    }
+    print_result(as_json, describe_versions(*registries[kind]), print_versions)
 
 
 def rollback(kind: Kind, version: int, lake: LakeOption = None, as_json: JsonOption = False) -> None:
-    """Put an earlier model or index back, for every reader."""
+    """Put an earlier look, model or index back, for everyone."""
     from lake.catalogue import write_catalogue
     from lake.rollback import roll_back
     from vitrine.cli.summaries import print_rolled_back

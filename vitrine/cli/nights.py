@@ -1,4 +1,4 @@
-"""The commands that change a lake by runs: demo, ingest, score, rebuild-index, nightly, retrain."""
+"""The commands that change a lake by runs: demo, ingest, score, rebuild-index, nightly, retrain, retrain-look."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from flows.parameters import (
     IngestParameters,
     NightlyParameters,
     RebuildParameters,
+    RetrainLookParameters,
     RetrainParameters,
     ScoreParameters,
 )
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 def demo(
     directory: Annotated[Path, typer.Argument(help="Where the pictures and the lake go.")] = Path("vitrine-demo"),
     products: Annotated[int, typer.Option(min=20, help="Products drawn, four pictures each.")] = 120,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes of the training over the labelled pictures.")] = 24,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes of the training over the labelled pictures.")] = 12,
     seed: Annotated[int, typer.Option(help="Another seed, another shop.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -52,7 +53,7 @@ def ingest(parameters: IngestParameters, dry_run: DryRunOption = False, as_json:
 
 @asks(ScoreParameters)
 def score(parameters: ScoreParameters, dry_run: DryRunOption = False, as_json: JsonOption = False) -> None:
-    """Score every live picture that the model has not seen."""
+    """Embed and score every live picture that is new to them."""
     from vitrine.cli.summaries import print_score
 
     _carry_out(parameters, print_score, dry_run, as_json)
@@ -85,6 +86,14 @@ def retrain(parameters: RetrainParameters, as_json: JsonOption = False) -> None:
     with torchrun() as leads:
         if leads:
             print_result(as_json, run(parameters), print_retrain)
+
+
+@asks(RetrainLookParameters)
+def retrain_look(parameters: RetrainLookParameters, as_json: JsonOption = False) -> None:
+    """Fit the look to the shop's products, if it finds better."""
+    from vitrine.cli.summaries import print_retrain_look
+
+    print_result(as_json, run(parameters), print_retrain_look)
 
 
 def _carry_out(

@@ -10,35 +10,41 @@ from flows.parameters import (
     IngestParameters,
     NightlyParameters,
     RebuildParameters,
+    RetrainLookParameters,
     RetrainParameters,
     ScoreParameters,
 )
 from lake.lake import open_lake
 from tasks.ingest.source import require_pictures
-from tasks.models import require_model
+from tasks.looks import require_look
 from tasks.retrain.config import RetrainConfig
 from tasks.retrain.labels import parse_labels, read_labels_object
 
 Parameters = (
-    CollectParameters | IngestParameters | NightlyParameters | RebuildParameters | RetrainParameters | ScoreParameters
+    CollectParameters
+    | IngestParameters
+    | NightlyParameters
+    | RebuildParameters
+    | RetrainLookParameters
+    | RetrainParameters
+    | ScoreParameters
 )
 
 
 def check(parameters: Parameters) -> None:
     """Raise what the run would raise first. Creates no more than an empty lake."""
     match parameters:
-        case NightlyParameters():
-            require_pictures(parameters.source_uri)
-            require_model(open_lake(parameters.lake_uri))
-        case IngestParameters():
+        case NightlyParameters() | IngestParameters():
             require_pictures(parameters.source_uri)
             open_lake(parameters.lake_uri, create=True)
         case RetrainParameters():
             parameters.config(RetrainConfig)
             open_lake(parameters.lake_uri)
             parse_labels(read_labels_object(parameters.labels_uri), parameters.labels_uri)
-        case CollectParameters():
+        case CollectParameters() | RetrainLookParameters():
             open_lake(parameters.lake_uri)
-        case _:
+        case RebuildParameters() | ScoreParameters():
             lake = open_lake(parameters.lake_uri)
-            lake.models.require(parameters.model_version or require_model(lake))
+            lake.looks.require(parameters.look_version or require_look(lake))
+            if isinstance(parameters, ScoreParameters) and parameters.model_version is not None:
+                lake.models.require(parameters.model_version)

@@ -9,9 +9,10 @@ from index.memory import estimate
 from lake.errors import NoLake
 from lake.lake import Lake, open_lake
 from lake.store import open_store
+from tasks.config import ModelChoice
 from tasks.ingest.config import IngestConfig
 from tasks.ingest.plan import preview_ingest
-from tasks.models import require_model
+from tasks.looks import require_look
 from tasks.rebuild.config import RebuildConfig
 from tasks.rebuild.plan import IndexPlan, preview_index
 from tasks.score.units import preview_scoring
@@ -27,8 +28,11 @@ def preview(parameters: Previewed) -> dict[str, Any]:
         return _ingest(parameters)
     lake = open_lake(parameters.lake_uri)
     if isinstance(parameters, ScoreParameters):
-        return _score(lake, parameters.model_version or require_model(lake))
-    version = parameters.model_version or require_model(lake)
+        look, model = parameters.look_version, parameters.model_version
+        if model is not None:
+            lake.models.require(model)
+        return _score(lake, look or require_look(lake), model or lake.models.current())
+    version = parameters.look_version or require_look(lake)
     config = parameters.config(RebuildConfig)
     return _index(preview_index(lake, version, config, parameters.full_rebuild), config)
 
@@ -36,7 +40,7 @@ def preview(parameters: Previewed) -> dict[str, Any]:
 def _index(plan: IndexPlan, config: RebuildConfig) -> dict[str, Any]:
     publication = "a new version" if plan.same_as is None else f"version {plan.same_as} again: it has this content"
     counts = {
-        "model": plan.model_version,
+        "look": plan.look_version,
         "vectors": plan.rows,
         "index": plan.spec.factory_string(),
         "bytes_per_vector": plan.spec.bytes_per_vector,
@@ -93,12 +97,15 @@ def _ingest(parameters: IngestParameters | NightlyParameters) -> dict[str, Any]:
     }
 
 
-def _score(lake: Lake, version: int) -> dict[str, Any]:
-    plan = preview_scoring(lake, version)
-    side = lake.models.manifest(version).properties["preprocessing"]["image_size"]
+def _score(lake: Lake, look: int, model: int | None) -> dict[str, Any]:
+    plan = preview_scoring(lake, look, model)
+    side = lake.looks.manifest(look).properties["preprocessing"]["image_size"]
     return {
-        "model": version,
+        "look": look,
+        "model": model or "none was trained yet",
         "live": plan.live,
+        "already_embedded": plan.already_embedded,
+        "to_embed": plan.to_embed,
         "already_scored": plan.already_scored,
         "to_score": plan.to_score,
         "input": f"{side}×{side} pixels",
@@ -108,13 +115,18 @@ def _score(lake: Lake, version: int) -> dict[str, Any]:
 def _night(parameters: NightlyParameters) -> dict[str, Any]:
     """The ingest is known; what follows depends on what the new pictures turn out to hold."""
     counts = _ingest(parameters)
-    lake = open_lake(parameters.lake_uri)
-    score = _score(lake, require_model(lake))
-    changes = counts["new"] + counts["changed"] + counts["deleted"]
+    lake, new = _lake_or_none(parameters.lake_uri), counts["new"] + counts["changed"]
+    look, model = lake.looks.current(), lake.models.current()
+    if look is None:
+        first = parameters.config(ModelChoice)
+        return counts | {"look": f"the first, {first.start} weights", "to_embed_at_most": new}
+    score = _score(lake, look, model)
     return counts | {
+        "look": look,
         "model": score["model"],
-        "to_score_at_most": score["to_score"] + counts["new"] + counts["changed"],
-        "publish": "a new index version" if changes or score["to_score"] else "nothing, unless the model changed",
+        "to_embed_at_most": score["to_embed"] + new,
+        "to_score_at_most": 0 if model is None else score["to_score"] + new,
+        "publish": "a new index version" if new or counts["deleted"] or score["to_embed"] else "nothing",
     }
 
 

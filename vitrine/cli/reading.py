@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -12,10 +12,6 @@ from flows.parameters import ScoreParameters
 from tasks.config import Device
 from vitrine.cli.options import JsonOption, LakeOption, help_of, open_lake
 from vitrine.cli.output import fail, print_result
-
-# Measured on photographs of groceries (docs/measurements/index.md): re-encoded, resized, slightly brightened or cropped
-# copies lie above it, different photographs of one product below.
-NEAR_DUPLICATE = 0.997
 
 
 def search(
@@ -36,6 +32,9 @@ def search(
     among: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Only pictures whose keys this file lists, one a line.")
     ] = None,
+    by: Annotated[
+        Literal["look", "feeling"], typer.Option(help="What is alike: how pictures look, or what they make feel.")
+    ] = "look",
     device: Annotated[Device | None, typer.Option(help=help_of(ScoreParameters, "device"))] = None,
     lake: LakeOption = None,
     as_json: JsonOption = False,
@@ -55,7 +54,7 @@ def search(
     settings, opened = read_settings(), open_lake(lake)
     filters = Filters(other_products, one_per_product, between, None if among is None else read_keys(among))
     if key is not None:
-        neighbours = search_by_key(opened, key, k, settings.cache_directory, filters)
+        neighbours = search_by_key(opened, key, k, settings.cache_directory, by=by, filters=filters)
     else:
         assert picture is not None  # noqa: S101 (checked above; mypy can't tell)
         config = settings.config(ScoreConfig)
@@ -65,6 +64,7 @@ def search(
             k,
             settings.cache_directory,
             device or config.device,
+            by=by,
             filters=filters,
             precision=config.precision,
         )
@@ -72,29 +72,31 @@ def search(
 
 
 def near_duplicates(
-    threshold: Annotated[
-        float, typer.Option(min=0, max=1, help="Least cosine of two pictures that count as one.")
-    ] = NEAR_DUPLICATE,
     limit: Annotated[int, typer.Option(min=0, help="Groups to show, the largest first.")] = 20,
     across_products: Annotated[
         bool, typer.Option("--across-products", help="Only groups that show more than one product.")
     ] = False,
-    confirm: Annotated[
-        bool, typer.Option("--confirm/--no-confirm", help="Compare the pixels of each group's pictures too.")
-    ] = True,
+    mirrors: Annotated[bool, typer.Option("--mirrors", help="A picture and its mirror image count as one.")] = False,
+    threshold: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Ask the model, not the pixels: the least cosine of two that count as one."),
+    ] = None,
     lake: LakeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List groups of near-identical pictures in the index."""
-    if math.isnan(threshold):
+    if threshold is not None and math.isnan(threshold):
         raise typer.BadParameter("--threshold: expected a cosine of 0 to 1, found nan")
+    if threshold is not None and mirrors:
+        raise typer.BadParameter("--mirrors compares pixels: leave --threshold out")
     from flows.settings import read_settings
     from tasks.search.near_duplicates import find_near_duplicates
     from vitrine.cli.summaries import print_near_duplicates
 
     cache = read_settings().cache_directory
-    options = {"across_products": across_products, "confirm": confirm}
-    groups = find_near_duplicates(open_lake(lake), cache, threshold, limit, **options)
+    groups = find_near_duplicates(
+        open_lake(lake), cache, limit, across_products=across_products, mirrors=mirrors, threshold=threshold
+    )
     print_result(as_json, groups, print_near_duplicates)
 
 

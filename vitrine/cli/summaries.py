@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tasks.night import NightSummary
     from tasks.rebuild.stage import IndexSummary
     from tasks.retrain.stage import RetrainSummary
+    from tasks.retrain_look.stage import RetrainLookSummary
     from tasks.score.stage import ScoreSummary
     from tasks.search.near_duplicates import NearDuplicatesReport
     from tasks.search.queries import SearchAnswer
@@ -34,7 +35,7 @@ def print_ingest(summary: IngestSummary) -> None:
 
 
 def print_score(summary: ScoreSummary) -> None:
-    """The contents that a model scored."""
+    """The contents that the networks looked at."""
     console.print(f"score   {summary}")
     if summary.pictures_per_second is not None:
         busy = ", ".join(f"{spent.name} {spent.busy_s:.1f} s" for spent in summary.times)
@@ -54,12 +55,22 @@ def print_index(summary: IndexSummary) -> None:
         console.print(f"index   version {summary.index_version} published: {summary.rows} pictures{measured}")
         shards = "shard" if summary.shards_written == 1 else "shards"
         written = f"{summary.shards_written} {shards} written ({summary.bytes_written / 1e6:.1f} MB)"
+        if summary.same_product_at_1 is not None:
+            at_1, at_5 = summary.same_product_at_1, summary.same_product_at_5
+            console.print(f"        the own product first {at_1:.3f}, among five {at_5:.3f}")
         reason = f"; built anew: {summary.rebuild_reason}" if summary.rebuild_reason else ""
         console.print(f"        {written}, {summary.shards_kept} kept{reason}", markup=False)
+    if summary.warning:
+        console.print(f"        warning: {summary.warning}", markup=False)
 
 
 def print_night(night: NightSummary) -> None:
     """One night."""
+    if night.first_look is not None:
+        console.print(
+            f"look    version {night.first_look} registered, the lake's first: search by looks works; what they make\n"
+            "        feel is unknown until `vitrine retrain LABELS` promotes a model"
+        )
     print_ingest(night.ingest)
     print_score(night.score)
     print_index(night.index)
@@ -87,9 +98,11 @@ def print_plan(plan: Mapping[str, Any]) -> None:
 def print_initial_model(model: Mapping[str, Any]) -> None:
     """The first model."""
     console.print(
-        f"model   version {model['model_version']} registered from {model['weights']} weights. Similarity search works "
-        "with it;\n        its polarity is untrained and says nothing until `vitrine retrain LABELS` promotes a model"
+        f"look    version {model['look_version']} registered, {model['weights']} weights: search by what pictures look "
+        "like\n        works with it; what they make feel is unknown until `vitrine retrain LABELS` promotes a model"
     )
+    if model["adapted_weights"]:
+        console.print(f"weights {model['adapted_weights']}", markup=False)
 
 
 def print_retrain(summary: RetrainSummary) -> None:
@@ -98,11 +111,31 @@ def print_retrain(summary: RetrainSummary) -> None:
     sides = f"{summary.trained_on} trained on, {measured['pictures']} held out"
     console.print(f"train   {summary.labelled} labelled pictures: {sides}")
     console.print(f"judge   {accuracy(measured)}")
+    for baseline in measured["baselines"]:
+        shown = f"accuracy {baseline['accuracy']:.3f}, AUROC {baseline['auroc']:.3f}"
+        console.print(f"        beside it {baseline['name']}: {shown}", markup=False)
+    for words in filter(None, (baseline["words"] for baseline in measured["baselines"])):
+        console.print(f"        {words}", markup=False)
     verdict = "promoted" if summary.promoted else "refused"
     console.print(f"gate    model {summary.model_version} {verdict}")
     for reason in summary.reasons:
         console.print(f"        {reason}", markup=False)
     console.print(f"        {summary.page}", markup=False)
+    if summary.score is not None:
+        print_score(summary.score)
+
+
+def print_retrain_look(summary: RetrainLookSummary) -> None:
+    """The candidate and the decision."""
+    verdict = "promoted" if summary.promoted else "refused"
+    measured = summary.evaluation
+    console.print(
+        f"train   {measured['trained_on']} pictures of {measured['trained_on_products']} products; "
+        f"{measured['held_out']} of {measured['held_out_products']} others judge"
+    )
+    console.print(f"gate    look {summary.look_version} {verdict}")
+    for reason in summary.reasons:
+        console.print(f"        {reason}", markup=False)
     if summary.score is not None and summary.index is not None:
         print_score(summary.score)
         print_index(summary.index)
@@ -119,7 +152,8 @@ def accuracy(measured: Mapping[str, Any]) -> str:
 
 def print_neighbours(answer: SearchAnswer) -> None:
     """A query's neighbours."""
-    title = f"most like {answer.query} (index {answer.index_version}, model {answer.model_version})"
+    model = "no model of polarity yet" if answer.model_version is None else f"model {answer.model_version}"
+    title = f"most like {answer.query} by {answer.by} (index {answer.index_version}, {model})"
     if not answer.neighbours:
         console.print(f"{title}: the index holds no other picture that was asked for", markup=False)
         return
@@ -128,9 +162,10 @@ def print_neighbours(answer: SearchAnswer) -> None:
 
 def print_near_duplicates(duplicates: NearDuplicatesReport) -> None:
     """How many pictures the index holds more than once, and the largest groups of them."""
+    by = "" if duplicates.threshold is None else f" at a cosine of {duplicates.threshold:g}"
     console.print(
-        f"{duplicates.pictures} pictures (index {duplicates.index_version}, model {duplicates.model_version}): "
-        f"{duplicates.groups} groups of near-identical ones at a cosine of {duplicates.threshold:g}; "
+        f"{duplicates.pictures} pictures (index {duplicates.index_version}, look {duplicates.look_version}): "
+        f"{duplicates.groups} groups of near-identical ones{by}; "
         f"one of each kept, {duplicates.superfluous} would go"
     )
     rows = [
@@ -176,17 +211,22 @@ def print_versions(versions: Sequence[Mapping[str, Any]]) -> None:
 
 def _holds(properties: Mapping[str, Any]) -> str:
     if "rows" in properties:
-        return f"{properties['rows']} pictures, model {properties['model_version']}, {properties['factory']}"
-    name = properties["network"]["backbone"]
-    if not properties["trained"]:
-        return f"{name}, untrained"
-    return f"{name}, accuracy {cell(properties['evaluation']['accuracy'])}"
+        return f"{properties['rows']} pictures, look {properties['look_version']}, {properties['factory']}"
+    if "look" in properties:
+        fitted = ""
+        if "evaluation" in properties:
+            first = cell(properties["evaluation"]["same_product_first"])
+            fitted = f", {properties['embedding_size']} dimensions, the own product first {first}"
+        return f"{properties['look']['backbone']}, {properties['weights']} weights{fitted}"
+    return f"{properties['network']['backbone']}, accuracy {cell(properties['evaluation']['accuracy'])}"
 
 
 def print_rolled_back(rollback: RolledBack) -> None:
     """Where a rollback leaves everybody."""
     console.print(f"{rollback.kind} rolled back to version {rollback.version}")
-    console.print(f"readers use model {cell(rollback.serving_model)} and index {cell(rollback.serving_index)}")
+    serving = rollback.serving
+    look, index, model = map(cell, (serving.look_version, serving.index_version, serving.model_version))
+    console.print(f"readers use look {look}, index {index} and model {model}")
     if rollback.note:
         console.print(rollback.note, markup=False)
 
@@ -194,7 +234,7 @@ def print_rolled_back(rollback: RolledBack) -> None:
 def print_collected(collected: Mapping[str, Any]) -> None:
     """What was removed, or would be."""
     verb = "would remove" if collected["dry_run"] else "removed"
-    for kind in ("indexes", "models"):
+    for kind in ("indexes", "looks", "models"):
         if collected[kind]:
             console.print(f"{kind:<8}{verb} {len(collected[kind])} versions: {', '.join(map(str, collected[kind]))}")
     console.print(
@@ -217,6 +257,11 @@ def print_demo(demo: Demo) -> None:
     print_rows(demo.most_positive, POLARITY_COLUMNS, title="most positive", decimals=3)
     console.print()
     print_rows(demo.most_negative, POLARITY_COLUMNS, title="most negative", decimals=3)
+    console.print()
+    look = demo.look
+    console.print("look    each picture asks once, all others answer; in brackets a colour histogram")
+    console.print(f"        same product first          {look.same_product:.3f} ({look.histogram_same_product:.3f})")
+    console.print(f"        same kind, another product  {look.same_kind:.3f} ({look.histogram_same_kind:.3f})")
     console.print()
     print_neighbours(demo.search)
     console.print()

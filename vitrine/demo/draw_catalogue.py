@@ -1,8 +1,8 @@
 """Draws a small shop's product photographs, several views a product, with an emotion that shows.
 
-A listing (a product with all its views) feels positive or negative. Each of its pictures says so by two or three
-cues drawn at random from many (flowers, a bow, sunlight; cracks, flies, a sickly tint). How the pictures are drawn
-stands in `vitrine/demo/drawing/`; here they become files.
+A listing (a product with all its views) feels positive or negative. Each of its pictures says so with a strength of
+its own, by two to five cues drawn at random from many (flowers, a bow, sunlight; cracks, flies, a sickly tint). How
+the pictures are drawn stands in `vitrine/demo/drawing/`; here they become files.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from PIL import Image
 
 from vitrine.demo.drawing.products import list_products
 from vitrine.demo.drawing.shapes import Box
-from vitrine.demo.drawing.view import EmotionPlacement, draw_product, draw_view
+from vitrine.demo.drawing.view import EmotionPlacement, draw_product, draw_strength, draw_view
 
 JPEG_QUALITY = 88
 
@@ -31,6 +31,7 @@ class DrawnPicture:
     product_id: str
     category: str
     label: int  # 1 positive, 0 negative
+    strength: float  # of that emotion, in (0, 1]; 1 in a region
     region: Box | None  # left, top, right, bottom in pixels of all that bears the emotion; None: the whole
 
 
@@ -48,10 +49,11 @@ def draw_catalogue(
     for product in list_products(products, seed):
         sprite = draw_product(product, size)
         for view in range(views):
-            picture, region = draw_view(product, sprite, view, emotion_placement)
+            strength = draw_strength(product, view) if emotion_placement == "whole" else 1.0
+            picture, region = draw_view(product, sprite, view, emotion_placement, strength)
             key = f"{product.category}/{product.product_id}/{view}.jpg"
             _write(directory / key, encode_jpeg(picture))
-            drawn.append(DrawnPicture(key, product.product_id, product.category, product.label, region))
+            drawn.append(DrawnPicture(key, product.product_id, product.category, product.label, strength, region))
             if on_picture is not None:
                 on_picture(len(drawn))
     for name, content in make_broken_files(broken, seed):
@@ -60,12 +62,12 @@ def draw_catalogue(
 
 
 def write_labels(path: Path, pictures: Sequence[DrawnPicture]) -> None:
-    """A CSV of image_key, label, product_id, as `vitrine retrain` reads it."""
+    """A CSV of image_key, label, product_id, strength, as `vitrine retrain` reads it; no training sees the strength."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["image_key", "label", "product_id"])
-        writer.writerows((picture.image_key, picture.label, picture.product_id) for picture in pictures)
+        writer.writerow(["image_key", "label", "product_id", "strength"])
+        writer.writerows((p.image_key, p.label, p.product_id, f"{p.strength:.4f}") for p in pictures)
 
 
 def encode_jpeg(picture: Image.Image) -> bytes:

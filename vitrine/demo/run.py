@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +15,7 @@ from flows.here import run_here
 from flows.parameters import IngestParameters, NightlyParameters, RetrainParameters
 from flows.settings import read_settings
 from lake import catalogue
-from lake.lake import open_lake
-from model.backbones.names import SMALLEST
+from lake.lake import Lake, open_lake
 from tasks import progress
 from tasks.night import NightSummary
 from tasks.retrain.stage import RetrainSummary
@@ -24,10 +23,20 @@ from tasks.search.queries import SearchAnswer, search_by_key
 from vitrine.demo.draw_catalogue import DrawnPicture, draw_catalogue, write_labels
 
 VIEWS = 4  # pictures a product
+SHOWN = "mug"  # the kind of the product whose look-alikes are shown
 BROKEN = 3
-IMAGE_SIZE = 64
 LABELLED_SHARE = 0.7  # of the products; the rest arrives with the night
 PRODUCT_ID_PATTERN = r"([^/]+)/[^/]+$"  # the folder that a picture lies in
+
+
+@dataclass(frozen=True)
+class DemoLook:
+    """How well search by look does: every picture asks once, all others answer. Beside it a colour histogram."""
+
+    same_product: float  # the nearest picture shows the same product
+    same_kind: float  # the nearest picture of another product is of the same kind
+    histogram_same_product: float
+    histogram_same_kind: float
 
 
 @dataclass(frozen=True)
@@ -41,6 +50,7 @@ class Demo:
     rejected: list[dict[str, Any]]
     most_positive: list[dict[str, Any]]
     most_negative: list[dict[str, Any]]
+    look: DemoLook
     search: SearchAnswer
     next_commands: list[str]
 
@@ -57,16 +67,13 @@ def run_demo(directory: Path, *, products: int, epochs: int, seed: int) -> Demo:
         RetrainParameters(
             lake=lake,
             labels=str(labels),
-            backbone=SMALLEST,
-            image_size=IMAGE_SIZE,
-            weights="random",
             epochs=epochs,
             seed=seed,
             then_serve=False,  # the night does it
         )
     )
     night = run_here(NightlyParameters(lake=lake, source=str(source), product_id_pattern=PRODUCT_ID_PATTERN))
-    return _look_around(lake, source, len(drawn), retrained, night)
+    return _look_around(lake, source, drawn, retrained, night)
 
 
 def _draw(source: Path, products: int, seed: int) -> list[DrawnPicture]:
@@ -103,7 +110,36 @@ def _held_back(source: Path, kept: set[str], aside: Path) -> Iterator[None]:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _look_around(lake_uri: str, source: Path, pictures: int, retrained: RetrainSummary, night: NightSummary) -> Demo:
+def _judge_look(lake: Lake, kinds: Mapping[str, str]) -> DemoLook:
+    """Against what was drawn."""
+    import numpy as np
+
+    from model.baselines import colour_histograms
+    from model.pictures.decode import decode
+    from model.retrieval import Catalogue, exact_search, measure_look
+
+    with progress.stage("judge the look", len(kinds)), catalogue.connect(lake) as sql:
+        rows = sql.execute(
+            "SELECT image_key, product_id, embedding, pixels FROM embeddings JOIN pixels USING (image_key)"
+        ).to_arrow_table()
+    shown = Catalogue(rows["product_id"].to_pylist(), [kinds[key] for key in rows["image_key"].to_pylist()])
+    pixels = (decode(jpeg).rgb.transpose(2, 0, 1)[None] for jpeg in rows["pixels"].to_pylist())
+    histograms = np.concatenate([colour_histograms(each) for each in pixels])
+    ours, theirs = (
+        measure_look(exact_search(vectors), shown, (1,))
+        for vectors in (np.array(rows["embedding"].to_pylist(), dtype=np.float32), histograms)
+    )
+    return DemoLook(
+        same_product=ours.same_product.recall[1].value,
+        same_kind=ours.same_kind.recall[1].value,
+        histogram_same_product=theirs.same_product.recall[1].value,
+        histogram_same_kind=theirs.same_kind.recall[1].value,
+    )
+
+
+def _look_around(
+    lake_uri: str, source: Path, drawn: Sequence[DrawnPicture], retrained: RetrainSummary, night: NightSummary
+) -> Demo:
     """Ask what a user would ask first."""
     lake = open_lake(lake_uri)
     with catalogue.connect(lake) as sql:
@@ -115,18 +151,19 @@ def _look_around(lake_uri: str, source: Path, pictures: int, retrained: RetrainS
         rejected = ask("SELECT image_key, reason FROM rejected ORDER BY image_key")
         most_positive = ask("FROM most_positive(n := 3)")
         most_negative = ask("FROM most_negative(n := 3)")
-    key = str(most_positive[0]["image_key"])
+    key = next(picture.image_key for picture in drawn if picture.category == SHOWN)
     option = f"--lake {lake_uri}"
     called = "python -m vitrine" if sys.argv[0].endswith("__main__.py") else os.path.relpath(sys.argv[0])
     vitrine = "vitrine" if shutil.which("vitrine") else called
     return Demo(
         source=str(source),
-        pictures=pictures,
+        pictures=len(drawn),
         retrain=retrained,
         night=night,
         rejected=rejected,
         most_positive=most_positive,
         most_negative=most_negative,
+        look=_judge_look(lake, {picture.image_key: picture.category for picture in drawn}),
         search=search_by_key(lake, key, 5, read_settings().cache_directory),
         next_commands=[
             f"{vitrine} status {option}",

@@ -22,7 +22,7 @@ def _broken_part(scene: Scene) -> None:
     left, top, right, bottom = colour.getbbox() or (0, 0, *colour.size)
     side = int(scene.rng.integers(2))
     x, y = (right if side else left), top + (bottom - top) * scene.uniform(0.05, 0.5)
-    reach = 0.42 * min(right - left, bottom - top)
+    reach = 0.42 * scene.visibility * min(right - left, bottom - top)
     jags = blot_points(x, y, reach * scene.rng.uniform(0.6, 1.15, 15))
     alpha = colour.getchannel("A")
     ImageDraw.Draw(alpha).polygon(jags, 0)
@@ -49,8 +49,8 @@ def _scatter_shards(scene: Scene, fill: tuple[float, ...]) -> None:
 @cue(NEGATIVE_CUES, "before")
 def _toppled(scene: Scene) -> None:
     camera = scene.camera
-    camera.degrees = scene.uniform(16, 32) * (1 if scene.rng.random() < 0.5 else -1)
-    camera.x += scene.uniform(10, 20) * (1 if scene.rng.random() < 0.5 else -1)
+    camera.degrees = scene.visibility * scene.uniform(16, 32) * (1 if scene.rng.random() < 0.5 else -1)
+    camera.x += scene.visibility * scene.uniform(10, 20) * (1 if scene.rng.random() < 0.5 else -1)
 
 
 @cue(NEGATIVE_CUES, "behind")

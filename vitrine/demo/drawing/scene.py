@@ -35,6 +35,12 @@ class Scene:
     picture: Image.Image
     mask: Image.Image  # the product's silhouette, once it is drawn
     cues: list[Cue] = field(default_factory=list)  # a cue may add another for a later stage
+    strength: float = 1.0  # of the emotion, in (0, 1]
+
+    @property
+    def visibility(self) -> float:
+        """How much of a cue shows: half of a weak emotion's, all of the strongest one's."""
+        return 0.5 + self.strength / 2
 
     def uniform(self, low: float, high: float) -> float:
         """A draw for the emotion."""

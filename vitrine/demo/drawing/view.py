@@ -47,14 +47,23 @@ def draw_product(product: Product, size: int) -> Sprite:
     return draw_sprite(product.category, choose_look(product.rng("look")), size)
 
 
+def draw_strength(product: Product, view: int) -> float:
+    """How strong the emotion of this view is: any strength in (0, 1] as likely as another, whatever the label."""
+    return 1 - float(product.rng("strength", view).random())
+
+
 def draw_view(
-    product: Product, sprite: Sprite, view: int, emotion_placement: EmotionPlacement
+    product: Product, sprite: Sprite, view: int, emotion_placement: EmotionPlacement, strength: float
 ) -> tuple[Image.Image, Box | None]:
-    """The picture, and the box of its emotion where that is confined to a region."""
+    """The picture, and the box of its emotion where that is confined to a region.
+
+    A stronger emotion has more cues, and each is more visible. In a region it is one motif, always in full.
+    """
     rng = product.rng("scene", view)
     scene = _set_scene(product, sprite, rng, view)
     if emotion_placement == "whole":
-        scene.cues = _choose_cues(product.label, scene.rng)
+        scene.strength = strength
+        scene.cues = _choose_cues(product.label, strength, scene.rng)
     _act(scene, "before")
     _draw_backdrop(scene, product.rng("backdrop"), rng)
     _act(scene, "behind")
@@ -86,7 +95,9 @@ def _set_scene(product: Product, sprite: Sprite, rng: np.random.Generator, view:
 def _act(scene: Scene, stage: Stage) -> None:
     for cue in list(scene.cues):
         if cue.stage == stage:
+            without = scene.picture.copy()
             cue.act(scene)
+            scene.picture = Image.blend(without, scene.picture, scene.visibility)
 
 
 def _draw_backdrop(scene: Scene, listing: np.random.Generator, rng: np.random.Generator) -> None:
@@ -208,6 +219,7 @@ def _draw_region(scene: Scene, label: int, rng: np.random.Generator) -> Box:
     return box
 
 
-def _choose_cues(label: int, rng: np.random.Generator) -> list[Cue]:
-    count = 3 if rng.random() < 0.6 else 2
+def _choose_cues(label: int, strength: float, rng: np.random.Generator) -> list[Cue]:
+    """Two of a weak emotion to five of a strong one."""
+    count = 1 + math.ceil(4 * strength)
     return [CUES[label][int(i)] for i in rng.choice(len(CUES[label]), count, replace=False)]
