@@ -16,6 +16,7 @@ from lake.lake import Serving, open_lake
 from tasks.config import ModelChoice
 from tasks.looks import init_model
 from tests.conftest import PrefectServer
+from tests.small_lake import PRODUCT_ID_PATTERN
 from vitrine.demo.draw_catalogue import draw_catalogue, write_labels
 
 pytestmark = pytest.mark.prefect
@@ -43,6 +44,7 @@ def installation(prefect_server: PrefectServer, tmp_path_factory: pytest.TempPat
         "VITRINE_LAKE": str(root / "lake"),
         "VITRINE_SOURCE": str(root / "pictures"),
         "VITRINE_LABELS": str(root / "labels.csv"),
+        "VITRINE_PRODUCT_ID_PATTERN": PRODUCT_ID_PATTERN,
         "VITRINE_MINIMUM_BALANCED_ACCURACY": "0",
     }
 
