@@ -300,7 +300,7 @@ def partial(
 
     _, group = np.unique(groups, return_inverse=True)
     every = np.arange(len(one))
-    drawn = [measured(every.repeat(times[group])) for times in group_draws(group.max() + 1, SAMPLES, 0)]
+    drawn = [measured(every.repeat(times[group])) for times in group_draws(int(group.max()) + 1, SAMPLES, 0)]
     return RankCorrelation(len(one), measured(every), *(middle(np.array(drawn)) or (None, None)))
 
 

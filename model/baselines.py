@@ -162,7 +162,7 @@ def _colour_histogram(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.sqrt(counts / len(index)).astype(np.float32)
 
 
-def _bin(values: NDArray[np.float32], bins: int) -> NDArray[np.int64]:
+def _bin(values: NDArray[np.floating], bins: int) -> NDArray[np.int64]:
     return np.minimum((values * bins).astype(np.int64), bins - 1)
 
 

@@ -86,7 +86,7 @@ def _kinds_kept(candidate: LookAnswers, incumbent: LookAnswers, policy: LookGate
     asked = candidate.has_kind
     if not asked.any():
         return Check(True, "same kind first: no kinds are known, not compared")
-    ours, theirs = (answers.finds_kind[asked].mean() for answers in (candidate, incumbent))
+    ours, theirs = (float(answers.finds_kind[asked].mean()) for answers in (candidate, incumbent))
     return Check(
         ours >= theirs - policy.kind_loss - 1e-9,
         f"same kind first: expected at least {theirs - policy.kind_loss:.3f} (the incumbent), found {ours:.3f}",

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import cast
 
 import numpy as np
 import pyarrow as pa
@@ -52,7 +51,7 @@ class Feelings:
     @cached_property
     def is_scored(self) -> Mask:
         """One bool a row."""
-        return cast(Mask, np.isfinite(self.points).all(axis=1))
+        return np.asarray(np.isfinite(self.points).all(axis=1))
 
     def between(self, low: float, high: float) -> Mask:
         """One bool a row: whether its polarity lies in the range, both ends included."""
