@@ -1,7 +1,7 @@
 """Does what is served say how strongly, and do both intensities say something of their own?
 
-    python benchmarks/strength.py demo --keep /tmp/strength
-    python benchmarks/strength.py bass ../shared/data/bass --keep /tmp/strength
+    python benchmarks/strength.py demo --keep FOLDER
+    python benchmarks/strength.py bass ../shared/data/bass --keep FOLDER
 
 Maps of the bundled EfficientNet-Lite0 are computed once; on them the paper's head is trained in five folds, each from
 another seed, with whole groups (products; silhouettes of one word) on one side: 70 % train, 10 % calibrate, 20 % are

@@ -121,7 +121,10 @@ class LookNetwork(nn.Module):
 
     def embed(self, maps: Tensor, pixels: Tensor) -> Tensor:
         """The trunk's maps B×C×h×w, in any float, and the uint8 pixels B×3×S×S → B×E float32 of unit norm."""
-        descriptions = self.describe(maps, pixels)
+        return self.embed_described(self.describe(maps, pixels))
+
+    def embed_described(self, descriptions: Tensor) -> Tensor:
+        """What `describe` made, B×R → B×E float32 of unit norm."""
         if self.projection is not None:
             descriptions = self.projection(descriptions)
         return F.normalize(descriptions, dim=1)

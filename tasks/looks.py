@@ -96,15 +96,12 @@ def seal_look(
     *,
     weights: str,
     properties: Mapping[str, Any] | None = None,
-    files: Mapping[str, bytes] | None = None,
 ) -> None:
-    """Write the weights, other files and the manifest of a drafted look version."""
+    """Write the weights and the manifest of a drafted look version."""
     from model.checkpoints import weights_fingerprint
     from model.weights import dump_weights
 
     draft.add(WEIGHTS, dump_weights(look))
-    for name, data in (files or {}).items():
-        draft.add(name, data)
     draft.seal(
         {
             "embedding_size": look.embedding_size,

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -97,7 +96,9 @@ def train_look(lake: Lake, config: RetrainLookConfig, policy: LookGatePolicy, fo
     )
     candidate = project(unfitted.cpu(), fitted)
     shown = Catalogue(described.products)
-    answers = answers_of(_projected(candidate, described.descriptions), shown, judges)
+    with torch.inference_mode():
+        embeddings = candidate.embed_described(torch.from_numpy(described.descriptions)).numpy()
+    answers = answers_of(embeddings, shown, judges)
     incumbents = answers_of(described.incumbent, shown, judges)
     decision = decide_look(answers, incumbents, policy)
     if force is not None and not decision.promote:
@@ -164,14 +165,6 @@ def _describe_sample(
         sample["product_id"].to_pylist(), torch.cat(descriptions).numpy(), torch.cat(embeddings).numpy()
     )
     return unfitted, preprocessing, weights, described
-
-
-def _projected(look: LookNetwork, descriptions: NDArray[np.float32]) -> NDArray[np.float32]:
-    """N×E, as `LookNetwork.embed` makes them of their descriptions."""
-    assert look.projection is not None  # noqa: S101 (it was just fitted)
-    with torch.inference_mode():
-        embeddings: NDArray[np.float32] = F.normalize(look.projection(torch.from_numpy(descriptions)), dim=1).numpy()
-    return embeddings
 
 
 def _ready(look: LookNetwork, device: torch.device) -> LookNetwork:
