@@ -46,13 +46,12 @@ def retrain(
     policy: GatePolicy | None = None,
     force: str | None = None,
     then: ScoreConfig | None = None,
-    first_look: ModelChoice | None = None,
 ) -> RetrainSummary:
     """Train on the labels, judge the candidate on held-out pictures, promote or refuse it.
 
     A candidate that the gate refuses is promoted all the same where `force` gives a reason. `then`: after a promotion
     the catalogue is scored, and readers stay on the old scores until that is done; what looks alike and the index are
-    not touched. A lake without a look gets `first_look`. Raises LabelsError where the labels can't be used.
+    not touched. A lake without a look gets its first one. Raises LabelsError where the labels can't be used.
     """
     with running(lake, "retrain-model", runner, source=labels, writes=False) as run:
         with run.stage("check the labels"):
@@ -60,7 +59,7 @@ def retrain(
         look = lake.looks.current()
         if look is None:
             with run.writing(wait=True):
-                look, _ = register_first_look(run, first_look or ModelChoice())
+                look, _ = register_first_look(run, ModelChoice(default_weights=config.default_weights))
         with run.stage("train", snapshot.labelled):
             candidate = runner.call(train_candidate, lake, look, snapshot, config, policy or GatePolicy(), force)
         decision = candidate.decision
