@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from benchmarks.night import night_of
 from index.arrays import Floats
 from index.faiss_index import set_threads
-from index.filtering import RowFilter, search_filtered
 from index.searching import Searcher
 from index.shards import write_index
 from index.spec import IndexKind, IndexSpec, Metric
+from index.truth import without_self
 from index.tuning import tune
 from lake import catalogue
 from lake.lake import open_lake
@@ -51,9 +51,7 @@ def read_embeddings(lake_uri: str, pattern: str) -> tuple[Floats, list[str], lis
 def neighbours(searcher: Searcher, nprobe: int, factor: int) -> NDArray[np.int64]:
     """The K nearest others of every row, N×K."""
     rows = np.arange(len(searcher))
-    others = RowFilter(own_row=rows)
-    answers = search_filtered(searcher, searcher.vectors(rows), K, others, nprobe=nprobe, rerank_factor=factor)
-    return np.concatenate([each.rows for each in answers])
+    return without_self(searcher.search(searcher.vectors(rows), K + 1, nprobe=nprobe, rerank_factor=factor), rows).rows
 
 
 def found_of_product(near: NDArray[np.int64], products: NDArray[np.str_]) -> tuple[Floats, Floats]:

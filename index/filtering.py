@@ -92,9 +92,8 @@ class Searchable(Protocol):
         queries: ArrayLike,
         k: int,
         *,
-        nprobe: int | None = None,
-        rerank_factor: int | None = None,
         keep: ArrayLike | None = None,
+        thorough: bool = False,
     ) -> Neighbours:
         """As `Searcher.search`."""
 
@@ -105,13 +104,12 @@ def search_filtered(
     k: int,
     rows: RowFilter,
     *,
-    nprobe: int | None = None,
-    rerank_factor: int | None = None,
+    thorough: bool = False,
 ) -> list[Neighbours]:
     """The `k` nearest rows of each query that the filter lets through: one answer of one line a query.
 
-    An answer is shorter than `k` only where fewer rows are let through. `rerank_factor` candidates are looked at for
-    each row passed over too, so that a filtered search misses no more than one without filters.
+    An answer is shorter than `k` only where fewer rows are let through. With any filter but the query's own row left
+    out, or `thorough`, the search is as thorough as `Searcher.search` can be.
 
     Raises:
         BadVectors: as `Searcher.search`.
@@ -122,7 +120,7 @@ def search_filtered(
     short = np.arange(len(array))
     depth = k + min(FIRST_LOOK, _passed_over(rows, k))
     while short.size:
-        nearest = searcher.search(array[short], depth, keep=rows.keep, nprobe=nprobe, rerank_factor=rerank_factor)
+        nearest = searcher.search(array[short], depth, keep=rows.keep, thorough=thorough)
         answers |= {int(query): _filtered(nearest, line, int(query), k, rows) for line, query in enumerate(short)}
         if depth >= most:
             break

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.arrays import Mask, Rows
-from index.searching import Neighbours, Searcher
-from index.truth import EarlierTruth, K, Truth, find_truth, without_self
+from index.searching import K, Neighbours, Searcher
+from index.truth import EarlierTruth, Truth, find_truth, without_self
 
 SLICE_QUERIES = 300
 SLICE_AT_LEAST = 100  # rows; the bound of fewer is too wide to judge by
@@ -57,12 +57,17 @@ class SliceRecall:
 
 @dataclass(frozen=True)
 class HeldOutQueries:
-    """Rows of an open index that are asked as queries, their true neighbours, and which of them speak for what."""
+    """Rows of an open index that are asked as queries, their true neighbours, and which of them speak for what.
+
+    Of those drawn from all rows some choose a setting and others judge it: what was chosen by a query says too much
+    good of itself there.
+    """
 
     searcher: Searcher
     truth: Truth
-    everywhere: Rows  # places among the queries of those drawn from all rows
-    slices: dict[str, Rows]  # and of those that lie in a slice
+    choosing: Rows  # places among the queries of those drawn from all rows to choose by
+    everywhere: Rows  # of those drawn from all rows to judge by
+    slices: dict[str, Rows]  # and of those that lie in a slice, to judge by
     _answers: dict[tuple[int, int], Neighbours] = field(default_factory=dict)  # by setting, which is asked once
 
     @classmethod
@@ -72,6 +77,7 @@ class HeldOutQueries:
         count: int,
         *,
         seed: int,
+        halved: bool = False,
         slices: Mapping[str, Mask] | None = None,
         earlier: EarlierTruth | None = None,
     ) -> HeldOutQueries:
@@ -81,6 +87,7 @@ class HeldOutQueries:
             searcher: an open index.
             count: how many rows to draw from all of them; each slice brings up to SLICE_QUERIES more.
             seed: of the draw.
+            halved: whether about half of those drawn from all rows are there to choose by.
             slices: one bool a row each; a slice of fewer than SLICE_AT_LEAST rows is left out.
             earlier: the truth of an earlier version; without it every query is compared with every row.
         """
@@ -90,12 +97,16 @@ class HeldOutQueries:
         def drawn(rows: Rows, most: int) -> Rows:
             return np.sort(rows[np.argsort(ranks[rows], kind="stable")[:most]])
 
-        everywhere = drawn(np.arange(len(searcher)), count if len(searcher) > 1 else 0)
+        both = drawn(np.arange(len(searcher)), count if len(searcher) > 1 else 0)
+        chooses = (ranks[both] & 1 == 1) & halved  # by a bit of the hash, which no other row's coming or going changes
+        if chooses.all():  # of a few queries one, at least, judges
+            chooses[:1] = False
         judged = {name: mask for name, mask in (slices or {}).items() if np.count_nonzero(mask) >= SLICE_AT_LEAST}
         more = [drawn(np.flatnonzero(mask), SLICE_QUERIES) for mask in judged.values()]
-        rows = np.unique(np.concatenate([everywhere, *more]))
+        rows = np.unique(np.concatenate([both, *more]))
         places = {name: np.flatnonzero(mask[rows]) for name, mask in judged.items()}
-        return cls(searcher, find_truth(searcher, rows, earlier), np.searchsorted(rows, everywhere), places)
+        choosing, everywhere = (np.searchsorted(rows, both[half]) for half in (chooses, ~chooses))
+        return cls(searcher, find_truth(searcher, rows, earlier), choosing, everywhere, places)
 
     def quality(self, nprobe: int, rerank_factor: int) -> SearchQuality:
         """What a search of this setting finds over all rows, and how long one query takes."""
@@ -104,7 +115,7 @@ class HeldOutQueries:
             recall_at_1=float(at_1.mean()) if len(at_1) else 1.0,
             recall_at_10=float(at_10.mean()) if len(at_10) else 1.0,
             recall_at_10_low=lower_bound(at_10),
-            latency_ms=self._latency_ms(nprobe, rerank_factor),
+            latency_ms=self.latency_ms(nprobe, rerank_factor),
             queries=len(at_10),
         )
 
@@ -116,8 +127,12 @@ class HeldOutQueries:
             for name, places in self.slices.items()
         }
 
+    def suffices(self, target: float, nprobe: int, rerank_factor: int) -> bool:
+        """Whether the lower bound of recall@10 meets the target for the queries to choose by."""
+        return lower_bound(self._recall(nprobe, rerank_factor, K)[self.choosing]) >= target
+
     def reaches(self, target: float, nprobe: int, rerank_factor: int) -> bool:
-        """Whether the lower bound of recall@10 meets the target over all rows and in every slice."""
+        """Whether it does for the queries to judge by, over all rows and in every slice."""
         at_10 = self._recall(nprobe, rerank_factor, K)
         return all(lower_bound(at_10[places]) >= target for places in (self.everywhere, *self.slices.values()))
 
@@ -129,7 +144,8 @@ class HeldOutQueries:
             self._answers[nprobe, rerank_factor] = without_self(neighbours, own)
         return recall(self._answers[nprobe, rerank_factor], self.truth.nearest(K), k)
 
-    def _latency_ms(self, nprobe: int, rerank_factor: int) -> float:
+    def latency_ms(self, nprobe: int, rerank_factor: int) -> float:
+        """The median time of a single query, in milliseconds."""
         seconds = []
         for query in self.searcher.vectors(self.truth.queries[self.everywhere[:TIMED_QUERIES]]):
             start = time.perf_counter()

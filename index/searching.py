@@ -1,14 +1,15 @@
 """Opens an index version in a local directory and finds the rows nearest to a query.
 
-Two stages: 4-bit codes choose k·rerank_factor candidates in nprobe lists; exact distances to the fp16
-vectors, memory-mapped, rank them. Knows rows and keys, not pictures, models or where files came from.
+Two stages: 4-bit codes choose candidates, and exact distances to the fp16 vectors, memory-mapped, rank them. A search
+among all rows looks in as many lists and ranks as many candidates as were measured to be enough. How near a filter's
+rows lie to a query nobody has measured: there every list is looked in, and ever more candidates are ranked until more
+of them change nothing. Knows rows and keys, not pictures, models or where files came from.
 
 Shapes: Q queries, D dimension, K neighbours, R candidates.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -27,9 +28,12 @@ from index.faiss_index import inverted_file, to_encoded, untyped
 from index.opening import open_shards
 from index.stored_vectors import StoredVectors
 
-# A filter that keeps this few rows is answered by comparing with each of them: quicker than widening the
-# search over the lists until enough of them are met, and exact.
-EXHAUSTIVE_BELOW = 1_000
+K = 10  # neighbours that a search is judged by
+MEASURED = K + 1  # that the published setting was measured for: K, and a query's own row
+EXHAUSTIVE_BELOW, EXHAUSTIVE_SHARE = 1_000, 1 / 200  # kept rows that are quicker compared than all codes scanned
+WATCHED = 2 * K  # nearest rows, at least, whose places tell a thorough search whether it has seen enough
+CANDIDATES_EACH = 10  # that it ranks at first for each row that it watches
+LATE_SHARE = 0.02  # of the rows watched may come from the farther half of the candidates
 ONE_QUERY, SEVERAL_QUERIES = 10, 0  # faiss's names of its fast-scan loops; 0 lets it choose
 SPARE = 8  # candidates beyond k that faiss.knn's rounding may have ordered wrongly
 
@@ -79,21 +83,26 @@ class Searcher:
         queries: ArrayLike,
         k: int,
         *,
+        keep: ArrayLike | None = None,
+        thorough: bool = False,
         nprobe: int | None = None,
         rerank_factor: int | None = None,
-        keep: ArrayLike | None = None,
     ) -> Neighbours:
         """Find the `k` rows nearest to each query, among the rows that `keep` names.
 
-        Exactly min(k, rows kept) neighbours come back for every query, each with a real row: where the lists
-        probed hold too few, more are probed.
+        Exactly min(k, rows kept) neighbours come back for every query, each with a real row.
+
+        The published setting is what was measured to be enough for at most MEASURED neighbours of the index's own
+        rows, among all of them. Any other search is thorough: with a filter, wherever the kept rows lie, with a larger
+        `k`, and where it is asked for, such as for a query that is like none of the rows.
 
         Args:
             queries: Q×D, of any length under cosine.
             k: at least 1.
-            nprobe: lists to look in; the published setting by default.
-            rerank_factor: candidates for each neighbour; the published setting by default.
             keep: one bool a row; rows that are False never come back.
+            thorough: look in every list, and rank as many candidates as the search turns out to need.
+            nprobe, rerank_factor: lists to look in, more where they hold fewer than `k` kept rows, and candidates for
+                each neighbour; a search with either given is not thorough.
 
         Raises:
             BadVectors: a query of another shape, with NaN or infinity, or zero under cosine.
@@ -101,13 +110,15 @@ class Searcher:
         compared, mask = self._checked(queries, k, keep)
         kept = self.rows if mask is None else int(np.count_nonzero(mask))
         k = min(k, kept)
+        is_set = nprobe is not None or rerank_factor is not None
         nprobe = _at_least_one("nprobe", nprobe, self.description.nprobe)
         factor = _at_least_one("rerank_factor", rerank_factor, self.description.rerank_factor)
-        if self._codes is None or kept <= max(k * factor, EXHAUSTIVE_BELOW if mask is not None else 0):
+        if self._codes is None or kept <= k * factor:
             return self._exhaustive(compared, k, mask)
-        # A filter thins every list: look in as many more, so that as many kept codes are seen as without it.
-        nprobe = math.ceil(nprobe * self.rows / kept)
-        return self._ranked(compared, self._candidates(compared, k, k * factor, nprobe, mask), k)
+        if not is_set and (thorough or mask is not None or k > MEASURED):
+            return self._thorough(compared, k, mask, kept)
+        candidates = self._candidates(compared, k, k * factor, nprobe, mask)
+        return self._ranked(compared, candidates, k)
 
     def exact(self, queries: ArrayLike, k: int, *, keep: ArrayLike | None = None) -> Neighbours:
         """Find the same as `search` by comparing with every row: the truth to measure against."""
@@ -138,6 +149,27 @@ class Searcher:
         """How near other rows are to one, float32 N: the same number that a search for it gives."""
         near: Floats = self._similarity(self.vectors([row]), self.vectors(others)[None])[0]
         return near
+
+    def compares_all(self, keep: Mask) -> bool:
+        """Whether a search with this filter compares with every kept row, and so misses nothing."""
+        return self._codes is None or self._few(int(np.count_nonzero(keep)), CANDIDATES_EACH * WATCHED)
+
+    def farthest_lists(self, row: int, share: float) -> Mask | None:
+        """The rows of the lists farthest from one row, at least such a share of all; None where there are no lists."""
+        if self._codes is None or self.spec.nlist == 1:
+            return None
+        inverted = inverted_file(self._codes)
+        lists: Any = untyped.downcast_InvertedLists(inverted.invlists)
+        _, order = inverted.quantizer.search(to_encoded(self._codes, self.vectors([row])), self.spec.nlist)
+        keep = np.zeros(self.rows, dtype=np.bool_)
+        left = share * self.rows
+        for number in order[0, ::-1].tolist():
+            if left <= 0:
+                break
+            if size := lists.list_size(number):
+                keep[untyped.rev_swig_ptr(lists.get_ids(number), size)] = True
+                left -= size
+        return keep
 
     @property
     def imbalance(self) -> float:
@@ -194,16 +226,49 @@ class Searcher:
             nprobe *= 4
         return rows
 
+    def _thorough(self, queries: Floats, k: int, mask: Mask | None, kept: int) -> Neighbours:
+        """Rank candidates of every list, ever more of them until more change nothing.
+
+        A query far from all that is kept has neighbours that are nearly equally far, which codes tell apart badly.
+        Where they do, the nearest rows are spread over the candidates; where the farther half of them holds none, the
+        codes beyond hold none either. Where most of what is kept would be ranked, all of it is compared.
+        """
+        rows = np.empty((len(queries), k), dtype=np.int64)
+        similarity = np.empty((len(queries), k), dtype=np.float32)
+        short = np.arange(len(queries))
+        watched = max(k, WATCHED)
+        count = CANDIDATES_EACH * watched
+        while short.size and not self._few(kept, count):
+            candidates = self._candidates(queries[short], watched, count, self.spec.nlist, mask)
+            places, near = self._ordered(queries[short], candidates)
+            rows[short], similarity[short] = np.take_along_axis(candidates, places[:, :k], axis=1), near[:, :k]
+            late = (places[:, :watched] >= count // 2).sum(axis=1)
+            short = short[late > LATE_SHARE * watched]
+            count *= 4
+        if short.size:
+            rest = self._exhaustive(queries[short], k, mask)
+            rows[short], similarity[short] = rest.rows, rest.similarity
+        return Neighbours(rows, similarity)
+
+    def _few(self, kept: int, candidates: int) -> bool:
+        """Whether comparing with all kept rows is quicker than scanning every code and ranking so many candidates."""
+        return kept <= max(EXHAUSTIVE_BELOW, EXHAUSTIVE_SHARE * self.rows, 2 * candidates)
+
     def _ranked(self, queries: Floats, candidates: Rows, k: int) -> Neighbours:
-        """The k nearest of each query's candidates by exact distance; −1 stands for no candidate."""
+        """The k nearest of each query's candidates by exact distance."""
+        places, similarity = self._ordered(queries, candidates)
+        return Neighbours(np.take_along_axis(candidates, places[:, :k], axis=1), similarity[:, :k])
+
+    def _ordered(self, queries: Floats, candidates: Rows) -> tuple[Rows, Floats]:
+        """The places of each query's candidates, nearest first, and their similarity; row −1 is no candidate."""
         similarity = np.empty(candidates.shape, dtype=np.float32)
         for block in blocks(len(queries), candidates.shape[1] * self.spec.dimension):
             vectors = self._gather(np.maximum(candidates[block], 0).ravel())
             shape = (*candidates[block].shape, self.spec.dimension)
             similarity[block] = self._similarity(queries[block], vectors.reshape(shape))
         similarity[candidates < 0] = -np.inf
-        order = np.lexsort((candidates, -similarity), axis=1)[:, :k]
-        return Neighbours(np.take_along_axis(candidates, order, axis=1), np.take_along_axis(similarity, order, axis=1))
+        order = np.lexsort((candidates, -similarity), axis=1)
+        return order, np.take_along_axis(similarity, order, axis=1)
 
     def _similarity(self, queries: Floats, vectors: Floats) -> Floats:
         """Q×D against Q×R×D, to Q×R."""

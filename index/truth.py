@@ -20,9 +20,8 @@ from pyarrow import parquet
 
 from index.arrays import Floats, Rows
 from index.errors import CorruptIndex
-from index.searching import Neighbours, Searcher
+from index.searching import K, Neighbours, Searcher
 
-K = 10  # neighbours that a search is judged by
 DEPTH = 24  # neighbours that are remembered
 TRUTH = "truth.parquet"
 SCHEMA = pa.schema(

@@ -14,9 +14,9 @@ from pyarrow import parquet
 
 from index.arrays import Floats
 from index.errors import CorruptIndex
-from index.searching import Neighbours, Searcher
+from index.searching import K, Neighbours, Searcher
 from index.spec import IndexSpec
-from index.truth import DEPTH, TRUTH, EarlierTruth, K, Truth, find_truth
+from index.truth import DEPTH, TRUTH, EarlierTruth, Truth, find_truth
 from tests.vectors import as_found, build, clustered
 
 DIMENSION = 8

@@ -11,10 +11,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from index.codebook import mean_coarse_distance, train_codebook, write_codebook
 from index.deletions import write_deleted_rows
@@ -30,10 +26,10 @@ from lake.manifest import FileRecord
 from tasks import progress
 from tasks import shards as workspace
 from tasks.errors import CountsDisagree
-from tasks.models import HELD_OUT
 from tasks.rebuild.config import RebuildConfig
 from tasks.rebuild.earlier_truth import earlier_truth, live_in_kept, write_truth
 from tasks.rebuild.embeddings import read_embeddings
+from tasks.rebuild.judged_rows import filters, slices
 from tasks.rebuild.plan import IndexPlan, StoredShard
 from tasks.rebuild.product_rates import ProductRates, product_rates
 from tasks.rebuild.rows import LIVE, MEMORY_LIMIT
@@ -157,7 +153,8 @@ def measure_index(
             config.recall_target,
             queries=config.recall_queries,
             seed=config.index_seed,
-            slices=_slices(lake, plan, searcher),
+            slices=slices(lake, plan, searcher),
+            filters=filters(lake, searcher),
             start=plan.setting,
             earlier=earlier_truth(lake, plan),
         )
@@ -194,6 +191,7 @@ def publish_index(
             "rerank_factor": None if tuned is None else tuned.rerank_factor,
             "measured": {} if tuned is None else asdict(tuned.measured),
             "slices": {} if tuned is None else {name: asdict(recall) for name, recall in tuned.slices.items()},
+            "filters": {} if tuned is None else {name: asdict(recall) for name, recall in tuned.filters.items()},
             "same_product": None if measured.rates is None else measured.rates.to_dict(),
             "base": plan.base,
             "shards_kept": len(plan.kept),
@@ -246,23 +244,6 @@ def rates_of(lake: Lake, version: int) -> ProductRates | None:
     """How often an index version finds the query's product."""
     rates = lake.indexes.manifest(version).properties["same_product"]
     return None if rates is None else ProductRates(**rates)
-
-
-def _slices(lake: Lake, plan: IndexPlan, searcher: Searcher) -> dict[str, NDArray[np.bool_]]:
-    """Rows whose recall is judged by itself: what no earlier version held, and each category that labels name."""
-    kept = sum(shard.live for shard in plan.kept)
-    slices = {"newly encoded": np.arange(len(searcher)) >= kept} if kept else {}
-    labelled = lake.models.current()
-    if labelled is None or searcher.spec.kind == "flat":
-        return slices
-    if HELD_OUT not in {file.name for file in lake.models.manifest(labelled).files}:
-        return slices
-    held_out = pq.read_table(pa.BufferReader(lake.models.read(labelled, HELD_OUT)))
-    keys = searcher.table["image_key"]
-    for category in pc.unique(held_out["category"].drop_null()).to_pylist():
-        of_it = held_out.filter(pc.equal(held_out["category"], category))["image_key"]
-        slices[f"category {category}"] = pc.is_in(keys, value_set=of_it.combine_chunks()).to_numpy()
-    return slices
 
 
 def _with_measures(

@@ -64,14 +64,12 @@ class Feelings:
         queries: ArrayLike,
         k: int,
         *,
-        nprobe: int | None = None,
-        rerank_factor: int | None = None,
         keep: ArrayLike | None = None,
+        thorough: bool = False,
     ) -> Neighbours:
         """The `k` rows that feel most like each of the points, Q×3, among the scored rows that `keep` names.
 
-        The similarity is 1 at equal points and 0 at those farthest apart. `nprobe` and `rerank_factor` are of no use
-        here: the search is exact.
+        The similarity is 1 at equal points and 0 at those farthest apart. Every search is exact, `thorough` or not.
 
         Raises:
             BadVectors: a query that is no point.

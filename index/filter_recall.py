@@ -1,0 +1,65 @@
+"""How much of the truth a filtered search finds, where the filter has much to do with where the pictures lie.
+
+A filter that is independent of the vectors leaves a query neighbours on all sides. One that follows them, such as the
+most positive tenth for a sad picture, leaves none near. So each filter is asked by any query and, by themselves, by
+those farthest from what it keeps.
+
+Shapes: N rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from index.arrays import Floats, Mask, Rows
+from index.recall import SliceRecall, lower_bound, recall
+from index.searching import K, Searcher
+
+ASKED = 50  # queries of each kind
+FARTHEST_SHARE = 0.1  # of the queries
+CENTRE_ROWS = 500  # of what is kept, whose mean tells which queries are far
+FAR_LISTS = "the tenth in the lists farthest from one of them"
+FAR_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class FilterRecall:
+    """Recall under one filter: of any query, and of the tenth of the queries farthest from the `kept` rows."""
+
+    kept: int
+    any_query: SliceRecall
+    farthest: SliceRecall
+
+
+def filter_recall(searcher: Searcher, queries: Rows, filters: Mapping[str, Mask]) -> dict[str, FilterRecall]:
+    """What a search finds with each filter that is not answered by comparing with every row that it keeps.
+
+    Args:
+        searcher: an open index.
+        queries: rows of it that are asked, ASKED of them at most and as many of those farthest from what is kept.
+        filters: one bool a row each. One more is made here, FAR_LISTS, where the index has lists.
+    """
+    if not len(queries):
+        return {}
+    far = searcher.farthest_lists(int(queries[0]), FAR_SHARE)
+    named = dict(filters) if far is None else {**filters, FAR_LISTS: far}
+    vectors = searcher.vectors(queries)
+    return {name: _under(searcher, vectors, keep) for name, keep in named.items() if not searcher.compares_all(keep)}
+
+
+def _under(searcher: Searcher, queries: Floats, keep: Mask) -> FilterRecall:
+    kept = np.flatnonzero(keep)
+    centre = searcher.vectors(kept[:: max(1, len(kept) // CENTRE_ROWS)]).mean(axis=0)
+    by_distance = np.argsort(-np.linalg.norm(queries - centre, axis=1), kind="stable")
+    farthest = by_distance[: min(ASKED, max(1, round(FARTHEST_SHARE * len(queries))))]
+    asked = [_found(searcher, queries[some], keep) for some in (np.arange(len(queries))[:ASKED], farthest)]
+    return FilterRecall(len(kept), *asked)
+
+
+def _found(searcher: Searcher, queries: Floats, keep: Mask) -> SliceRecall:
+    answers, truth = searcher.search(queries, K, keep=keep), searcher.exact(queries, K, keep=keep)
+    at_10 = recall(answers, truth, K)
+    return SliceRecall(float(at_10.mean()), lower_bound(at_10), len(at_10))
