@@ -283,7 +283,7 @@ def test_the_process_ends_with_the_exit_code_and_the_line(
 
 def test_an_interrupted_command_says_so(environment: dict[str, str], tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED, "status"],
+        [sys.executable, "-X", "dev", "-c", INTERRUPTED, "status"],  # dev: errors in an object's end are shown
         env=environment,
         cwd=tmp_path,
         capture_output=True,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import itertools
 import json
 import math
@@ -22,8 +21,11 @@ MOST_ROWS = 100  # of a table on a terminal; --json prints them all
 MOST_CELL = 200  # characters: a key must stay whole
 
 
-class _Stderr(io.TextIOBase):
-    """Standard error, which may vanish with its terminal or its reader: a night goes on without either."""
+class _Stderr:
+    """Standard error, which may vanish with its terminal or its reader: a night goes on without either.
+
+    No class of io, whose objects are flushed once more where they end, which may be after the interpreter's modules.
+    """
 
     @property
     def _stream(self) -> TextIO:
