@@ -341,7 +341,8 @@ def check_stored_pictures(sql: duckdb.DuckDBPyConnection, history: History) -> N
 def check_located_embeddings(sql: duckdb.DuckDBPyConnection, history: History) -> None:
     for look in (1, 2):
         found = {}
-        for key, url, row in sql.execute(f"SELECT image_key, url, row FROM located_embeddings_of({look})").fetchall():
+        located = f"SELECT image_key, url, row FROM images JOIN located_embeddings({look}) USING (sha256)"
+        for key, url, row in sql.execute(located).fetchall():
             found[key] = pq.ParquetFile(url).read(columns=["embedding"]).slice(row, 1).to_pylist()[0]["embedding"]
         assert found == {key: row["embedding"] for key, row in history.embeddings_of(look).items()}
 
@@ -595,7 +596,7 @@ def test_every_view_of_an_empty_lake_is_typed_and_empty(lake: Lake, tmp_path: Pa
         assert sql.execute("FROM pictures_ever").fetchall() == []
         assert sql.execute("FROM scores_of(1)").fetchall() == []
         assert sql.execute("FROM embeddings_of(1)").fetchall() == []
-        assert sql.execute("FROM located_embeddings_of(1)").fetchall() == []
+        assert sql.execute("FROM located_embeddings(1)").fetchall() == []
     full = open_lake(str(tmp_path / "full"), create=True)
     fill(full)
     with connect(full) as sql:

@@ -1,13 +1,12 @@
 -- Where rows lie, for the tasks that read them in bulk. In braces: a table's committed files, each row with its
 -- filename and file_row_number.
 
--- Where one look model's embeddings of the live pictures lie. As in embeddings_of, the first of a content counts.
-CREATE MACRO located_embeddings_of(look) AS TABLE
-    SELECT images.image_key, images.product_id, stored.*
-    FROM (SELECT sha256, filename AS url, file_row_number AS row
-          FROM {embeddings} WHERE look_version = look
-          QUALIFY row_number() OVER (PARTITION BY sha256 ORDER BY embedded_at, filename, file_row_number) = 1) AS stored
-    JOIN images USING (sha256);
+-- Where one look model's embeddings lie, whether their pictures live or not. As in embeddings_of, the first of a
+-- content counts.
+CREATE MACRO located_embeddings(look) AS TABLE
+    SELECT sha256, place.url AS url, place.row AS row
+    FROM (SELECT sha256, min({{'at': embedded_at, 'url': filename, 'row': file_row_number}}) AS place
+          FROM {embeddings} WHERE look_version = look GROUP BY sha256);
 
 -- Where the pixels of the live pictures lie.
 CREATE VIEW stored_pictures AS

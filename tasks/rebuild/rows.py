@@ -1,7 +1,8 @@
 """The rows that live and the rows that the last version's shards hold, compared by their keys and contents in DuckDB.
 
 Nothing of a vector is read here. Each function works on the temporary tables that the ones before it made: `live`,
-then `held` and `alive`, then `kept`.
+then `held` and `alive`, then `kept`. Strings are compared once, where `held` is made; from there on a live picture is
+its row in `live`.
 """
 
 from __future__ import annotations
@@ -15,39 +16,41 @@ from lake import catalogue
 from lake.errors import LakeError
 
 MEMORY_LIMIT = "4GB"
-KEY_COLUMNS = "image_key, product_id, sha256"
 
 LIVE = """
-    CREATE TEMP TABLE live AS FROM located_embeddings_of({look})
+    CREATE TEMP TABLE live AS SELECT image_key, product_id, sha256, url, row
+    FROM images LEFT JOIN located_embeddings({look}) USING (sha256)
 """
 # md5 is no security here: it spells the same number on every machine, and XOR does not mind the order.
 CONTENT = """
-    SELECT count(*), coalesce(bit_xor(md5_number(concat_ws(chr(0), image_key, sha256, coalesce(product_id, '')))), 0)
+    SELECT count(*), count(url),
+           coalesce(bit_xor(md5_number(concat_ws(chr(0), image_key, sha256, coalesce(product_id, '')))), 0)
     FROM live
 """
-# The rows of the last version's shards, deleted ones too: a picture that comes back finds its row again.
+# The rows of the last version's shards, deleted ones too: a picture that comes back finds its row again. `live` is
+# NULL where the row's picture has gone.
 HELD = """
     CREATE OR REPLACE TEMP TABLE held AS
-    SELECT files.shard, stored.file_row_number AS row, image_key, sha256, product_id
+    SELECT files.shard, stored.file_row_number AS row, live.rowid AS live
     FROM read_parquet({urls}, filename = true, file_row_number = true) AS stored JOIN files USING (filename)
+    LEFT JOIN live ON stored.image_key = live.image_key AND stored.sha256 = live.sha256
+         AND stored.product_id IS NOT DISTINCT FROM live.product_id
 """
 NOTHING_HELD = """
-    CREATE OR REPLACE TEMP TABLE held (shard INTEGER, row BIGINT, image_key TEXT, sha256 TEXT, product_id TEXT)
+    CREATE OR REPLACE TEMP TABLE held (shard INTEGER, row BIGINT, live BIGINT)
 """
 ALIVE = """
     CREATE OR REPLACE TEMP TABLE alive AS
-    SELECT image_key, place.shard AS shard, place.row AS row
-    FROM (SELECT live.image_key, min({'shard': held.shard, 'row': held.row}) AS place
-          FROM held JOIN live ON held.image_key = live.image_key AND held.sha256 = live.sha256
-               AND held.product_id IS NOT DISTINCT FROM live.product_id
-          GROUP BY live.image_key)
+    SELECT live, place.shard AS shard, place.row AS row
+    FROM (SELECT live, min({'shard': shard, 'row': row}) AS place FROM held WHERE live IS NOT NULL GROUP BY live)
 """
 NEW = """
-    FROM live ANTI JOIN (SELECT image_key FROM alive) USING (image_key)
+    FROM live ANTI JOIN alive ON live.rowid = alive.live
 """
-TO_WRITE = f"""
-    SELECT {KEY_COLUMNS}, url, row
-    FROM live ANTI JOIN (FROM alive SEMI JOIN kept USING (shard)) USING (image_key) ORDER BY url, row, image_key
+TO_WRITE = """
+    SELECT image_key, product_id, sha256, url, row
+    FROM live ANTI JOIN (FROM alive SEMI JOIN kept USING (shard)) AS alive ON live.rowid = alive.live
+    ORDER BY url, row, image_key
 """
 DELETED = """
     SELECT kept.number::INTEGER AS shard, row::INTEGER AS row
@@ -63,11 +66,10 @@ def read_live(sql: Any, look: int) -> tuple[int, int]:
         LakeError: a live picture has no embedding under the look.
     """
     sql.execute(LIVE.format(look=int(look)))
-    rows, content = sql.execute(CONTENT).fetchone()
-    (live,) = sql.execute("SELECT count(*) FROM images").fetchone()
-    if rows != live:
+    rows, embedded, content = sql.execute(CONTENT).fetchone()
+    if embedded != rows:
         raise LakeError(
-            f"{live - rows} of {live} live pictures have no embedding under look {look}: run `vitrine score` first"
+            f"{rows - embedded} of {rows} live pictures have no embedding under look {look}: run `vitrine score` first"
         )
     return int(rows), int(content)
 

@@ -32,7 +32,7 @@ from tasks.rebuild.embeddings import read_embeddings
 from tasks.rebuild.judged_rows import filters, slices
 from tasks.rebuild.plan import IndexPlan, StoredShard
 from tasks.rebuild.product_rates import ProductRates, product_rates
-from tasks.rebuild.rows import LIVE, MEMORY_LIMIT
+from tasks.rebuild.rows import MEMORY_LIMIT, read_live
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ def train_index(lake: Lake, version: int, plan: IndexPlan, config: RebuildConfig
             return None
         return StoredCodebook(plan.codebook, plan.codebook_file)
     with catalogue.workbench(lake, memory_limit=MEMORY_LIMIT) as sql:
-        sql.execute(LIVE.format(look=int(plan.look_version)))
+        read_live(sql, plan.look_version)
         # Chosen by a hash of the key: a catalogue that grew trains on nearly the same pictures. And in the keys'
         # order: training must not depend on which file a row happens to lie in.
         sample = sql.execute(
