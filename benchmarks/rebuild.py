@@ -29,7 +29,6 @@ from tasks.runner import Inline
 from tests.vector_lake import VectorLake
 from tests.vectors import clustered
 
-
 AROUND = "around them"
 
 

@@ -8,7 +8,6 @@ Shapes: Q queries, N rows, G groups.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,7 +17,7 @@ import pyarrow.compute as pc
 from numpy.typing import ArrayLike
 
 from index.arrays import Mask, Rows
-from index.errors import UnknownColumn, UnknownKey
+from index.errors import UnknownColumn
 from index.searching import Neighbours, Searcher
 
 NONE = -1  # of a query: no row, or no group, of its own
@@ -68,17 +67,6 @@ class RowFilter:
     def __post_init__(self) -> None:
         if self.groups is None and (self.one_per_group or self.own_group is not None):
             raise ValueError("filtering by group needs the groups")
-
-
-def rows_among(searcher: Searcher, keys: Sequence[str]) -> Mask:
-    """One bool a row: whether its key is one of `keys`. Raises UnknownKey for a key that the index does not hold."""
-    asked = pa.array(sorted(set(keys)), pa.string())
-    names = searcher.table["image_key"].cast(pa.string())
-    unknown = asked.filter(pc.invert(pc.is_in(asked, names)))
-    if len(unknown):
-        raise UnknownKey(f"{len(unknown)} of {len(asked)} keys are not in this index, such as {unknown[0].as_py()!r}")
-    mask: Mask = pc.is_in(names, asked).to_numpy()
-    return mask
 
 
 class Searchable(Protocol):

@@ -15,18 +15,18 @@ import pyarrow as pa
 from pyarrow import parquet
 
 from index.arrays import Halves, Mask
-from index.checking import repeated_keys
 from index.codes import merged_codes
 from index.deletions import live_rows
 from index.description import IndexDescription
 from index.errors import CorruptIndex
+from index.key_table import KeyTable
 from index.spec import IndexSpec
 from index.stored_vectors import StoredVectors
 
 logger = logging.getLogger(__name__)
 
 
-def open_shards(directory: Path, description: IndexDescription) -> tuple[StoredVectors, pa.Table, Any]:
+def open_shards(directory: Path, description: IndexDescription) -> tuple[StoredVectors, KeyTable, Any]:
     """The live rows of a version: their vectors, their keys and, unless flat, the index of their codes.
 
     Raises:
@@ -44,12 +44,12 @@ def open_shards(directory: Path, description: IndexDescription) -> tuple[StoredV
         _expect_rows(directory / files[1], table.num_rows, len(mask))
         tables.append(table if mask.all() else table.filter(pa.array(mask)))
     keys = _one_table(tables, directory)
-    _expect_rows(directory, keys.num_rows, description.rows)
+    _expect_rows(directory, len(keys), description.rows)
     codes = None
     if description.codebook is not None:
         coded = [(directory / files[2], mask) for files, mask in zip(names, live, strict=True)]
         codes = merged_codes(directory / description.codebook.path, coded, spec)
-    logger.info("opened %s: %d rows, %s", directory, keys.num_rows, spec.factory_string())
+    logger.info("opened %s: %d rows, %s", directory, len(keys), spec.factory_string())
     return StoredVectors(vectors, live, unit=spec.metric == "cosine"), keys, codes
 
 
@@ -92,14 +92,14 @@ def _read_table(path: Path, required: tuple[str, ...]) -> pa.Table:
     return table
 
 
-def _one_table(tables: list[pa.Table], directory: Path) -> pa.Table:
+def _one_table(tables: list[pa.Table], directory: Path) -> KeyTable:
     if not tables:
-        return pa.table({"image_key": pa.array([], pa.string())})
+        return KeyTable(pa.table({"image_key": pa.array([], pa.string())}))
     try:
-        table = pa.concat_tables(tables, promote_options="default")
+        table = KeyTable(pa.concat_tables(tables, promote_options="default"))
     except pa.ArrowException as error:
         raise CorruptIndex(f"{directory}: the shards' keys have different columns: {error}") from error
-    repeated = repeated_keys(table["image_key"])
+    repeated = table.repeated()
     if repeated:
         raise CorruptIndex(f"{directory}: {len(repeated)} image_keys are there twice, such as {repeated[0]!r}")
     return table

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import time
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from statistics import NormalDist
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.arrays import Mask, Rows
+from index.key_hashes import key_hashes
 from index.searching import K, Neighbours, Searcher
 from index.truth import EarlierTruth, Truth, find_truth, without_self
 
@@ -91,8 +91,7 @@ class HeldOutQueries:
             slices: one bool a row each; a slice of fewer than SLICE_AT_LEAST rows is left out.
             earlier: the truth of an earlier version; without it every query is compared with every row.
         """
-        keys = searcher.table["image_key"].to_pylist()
-        ranks = np.fromiter((zlib.crc32(key.encode(), seed) for key in keys), np.uint32, len(keys))
+        ranks = key_hashes(searcher.table["image_key"], seed=seed)
 
         def drawn(rows: Rows, most: int) -> Rows:
             return np.sort(rows[np.argsort(ranks[rows], kind="stable")[:most]])

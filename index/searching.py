@@ -10,6 +10,7 @@ Shapes: Q queries, D dimension, K neighbours, R candidates.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -17,7 +18,6 @@ from typing import Any, Self
 import faiss
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import ArrayLike
 
 from index.arrays import Floats, Mask, Rows, blocks
@@ -25,7 +25,9 @@ from index.checking import as_compared, bad_rows
 from index.description import IndexDescription, read_description
 from index.errors import BadVectors, UnknownKey
 from index.faiss_index import inverted_file, to_encoded, untyped
+from index.key_table import MISSING, KeyTable
 from index.opening import open_shards
+from index.similar_keys import similar_keys
 from index.stored_vectors import StoredVectors
 
 K = 10  # neighbours that a search is judged by
@@ -53,11 +55,12 @@ class Neighbours:
 class Searcher:
     """An open index version; safe to search from several threads. Make one with `Searcher.open`."""
 
-    def __init__(self, description: IndexDescription, vectors: StoredVectors, keys: pa.Table, codes: Any) -> None:
+    def __init__(self, description: IndexDescription, vectors: StoredVectors, keys: KeyTable, codes: Any) -> None:
         self.description = description
         self.spec = description.spec
         self.rows = description.rows
-        self.table = keys
+        self.table = keys.table
+        self._keys = keys
         self._vectors = vectors
         self._codes = codes  # None when flat
 
@@ -128,18 +131,26 @@ class Searcher:
 
     def keys(self, rows: ArrayLike) -> pa.Table:
         """The keys and columns of rows, in the order asked for."""
-        return self.table.take(pa.array(self._checked_rows(rows)))
+        return self._keys.take(self._checked_rows(rows))
 
     def find(self, image_key: str) -> int:
-        """The row of a picture.
+        """The row of a picture. Raises UnknownKey where the index does not hold it."""
+        return int(self.find_all([image_key])[0])
+
+    def find_all(self, image_keys: Sequence[str]) -> Rows:
+        """The rows of pictures, in the order asked for.
 
         Raises:
-            UnknownKey: the index does not hold it.
+            UnknownKey: the index does not hold one of them; named are the keys that are most like it.
         """
-        row: int = pc.index(self.table["image_key"], image_key).as_py()
-        if row < 0:
-            raise UnknownKey(self._unknown(image_key))
-        return row
+        rows = self.rows_of(image_keys)
+        for line in np.flatnonzero(rows == MISSING)[:1].tolist():
+            raise UnknownKey(self._unknown(image_keys[line]))
+        return rows
+
+    def rows_of(self, image_keys: Sequence[str]) -> Rows:
+        """The rows of pictures, in the order asked for; MISSING for one that the index does not hold."""
+        return self._keys.find(image_keys)
 
     def vectors(self, rows: ArrayLike) -> Floats:
         """The vectors of rows, float32 N×D: of length 1 under cosine, to fp16's precision."""
@@ -198,9 +209,8 @@ class Searcher:
         return array
 
     def _unknown(self, image_key: str) -> str:
-        alike = pc.match_substring(self.table["image_key"], image_key.rsplit("/", 1)[-1] or image_key)
-        some = self.table["image_key"].filter(alike).slice(0, 3).to_pylist()
-        hint = f"similar keys: {', '.join(map(repr, some))}" if some else "no key contains its last part"
+        some = similar_keys(image_key, self.table["image_key"])
+        hint = f"similar keys: {', '.join(map(repr, some))}" if some else "no key is like it"
         return (
             f"no picture {image_key!r} among the {self.rows} of this index ({hint}); it may have been "
             "deleted, rejected, or added since the index was built"

@@ -195,6 +195,24 @@ def test_a_search_is_filtered_by_product_polarity_and_keys(run: Run, small: Smal
     assert both == [each for each in everything[3:8] if each["product_id"] != own]
 
 
+def test_keys_that_a_list_has_and_the_index_lacks_are_counted(run: Run, small: SmallLake, tmp_path: Path) -> None:
+    """The list is a spreadsheet's, and is the shop's own, in which some pictures are gone."""
+    others = [picture.image_key for picture in small.pictures if picture.image_key != key_of(small)][:3]
+    listed = tmp_path / "export.csv"
+    listed.write_bytes(("image_key\r\n" + "".join(f'"{key}"\r\n' for key in (*others, "gone, 1.jpg"))).encode("utf-16"))
+    search = ("search", "--key", key_of(small), "--among", str(listed), "--lake", small.uri)
+    as_json = run(*search, "--json")
+    answer = json.loads(as_json.out)
+    assert {each["image_key"] for each in answer["neighbours"]} == set(others)
+    assert answer["among"] == {"listed": 4, "repeated": 0, "unknown": 1, "examples": ["gone, 1.jpg"]}
+    as_text = run(*search)
+    assert as_text.err == f"1 of 4 keys of {listed} are not in the index: 'gone, 1.jpg'\n"
+    assert as_json.err == ""
+    listed.write_text("")
+    nothing = run(*search)
+    assert (nothing.code, nothing.err) == (0, f"{listed} lists no keys\n")
+
+
 def test_a_search_by_feeling_orders_by_what_pictures_make_feel(run: Run, small: SmallLake) -> None:
     lake = ("--lake", small.uri, "--json")
     feelings = json.loads(run("sql", f"SELECT image_key, {', '.join(FEELING)} FROM scores", *lake).out)

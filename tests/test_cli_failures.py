@@ -80,7 +80,7 @@ FAILURES = [
     ("search --key no/such/key.jpg --lake {lake}", "no/such/key.jpg"),
     ("search --key a.jpg --lake {bare}", "the lake has no index yet"),
     ("search --key {key} --among {none} --lake {lake}", "none can't be read: No such file or directory"),
-    ("search --key {key} --among {labels} --lake {lake}", "keys are not in this index, such as"),
+    ("search --key {key} --among {labels} --lake {lake}", "the index does not hold any of the "),
     ("near-duplicates --lake {bare}", "the lake has no index yet"),
     ("search {none} --lake {lake}", "none can't be read: No such file or directory"),
     ("search {empty} --lake {lake}", "empty can't be read: Is a directory"),

@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from index.arrays import Floats
-from index.errors import UnknownColumn, UnknownKey
-from index.filtering import NONE, Groups, RowFilter, rows_among, search_filtered
+from index.errors import UnknownColumn
+from index.filtering import NONE, Groups, RowFilter, search_filtered
 from index.searching import Searcher
 from index.spec import IndexSpec
 from tests.vectors import build, clustered, ivfpq
@@ -154,15 +154,7 @@ def test_where_nothing_is_wanted_nothing_is_found(coded: Searcher, vectors: Floa
     assert search_filtered(coded, np.empty((0, DIMENSION)), 5, RowFilter()) == []
 
 
-def test_rows_are_kept_by_key(coded: Searcher) -> None:
-    keys = ["shop/000007.jpg", "shop/002999.jpg", "shop/000007.jpg"]
-    assert np.flatnonzero(rows_among(coded, keys)).tolist() == [7, 2999]
-    assert not rows_among(coded, []).any()
-
-
 def test_what_the_index_does_not_have_is_said(coded: Searcher) -> None:
-    with pytest.raises(UnknownKey, match=r"1 of 2 keys are not in this index, such as 'shop/x\.jpg'"):
-        rows_among(coded, ["shop/x.jpg", "shop/000001.jpg"])
     with pytest.raises(UnknownColumn, match="no column 'colour', only image_key, product_id, sha256"):
         Groups.of(coded, "colour")
     with pytest.raises(ValueError, match="needs the groups"):

@@ -194,7 +194,9 @@ def test_a_key_leads_to_its_row_and_vector(coded: Built) -> None:
 def test_an_unknown_key_is_answered_with_those_alike(coded: Built) -> None:
     with pytest.raises(UnknownKey, match=r"'001500\.jpg' among the 4000 .*similar keys: 'shop/001500\.jpg'"):
         coded.searcher.find("001500.jpg")
-    with pytest.raises(UnknownKey, match="no key contains"):
+    with pytest.raises(UnknownKey, match=r"similar keys: 'shop/001500\.jpg', "):
+        coded.searcher.find("shop/001500.webp")
+    with pytest.raises(UnknownKey, match="no key is like it"):
         coded.searcher.find("nothing/like.this")
 
 

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from index.arrays import Floats, Mask
 from index.errors import BadVectors
+from index.key_table import in_one_piece
 from index.searching import Neighbours, Searcher
 from lake import catalogue
 from lake.lake import Lake
@@ -92,7 +93,8 @@ def read_feelings(lake: Lake, searcher: Searcher, model_version: int) -> Feeling
     asked = {"row": np.arange(len(searcher)), "sha256": searcher.table["sha256"]}
     with catalogue.workbench(lake) as sql:
         sql.register("asked", pa.table(asked))
-        return Feelings(model_version, sql.execute(OF_ROWS, {"model": model_version}).to_arrow_table())
+        scores = sql.execute(OF_ROWS, {"model": model_version}).to_arrow_table()
+    return Feelings(model_version, in_one_piece(scores))
 
 
 def _nearest(points: Floats, point: Floats, k: int) -> tuple[NDArray[np.int64], Floats]:

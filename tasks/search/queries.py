@@ -17,6 +17,7 @@ from lake.errors import LakeError
 from lake.lake import Lake
 from model.errors import Undecodable
 from tasks.search.feelings import FEELING
+from tasks.search.key_lists import KeyCounts, find_listed
 from tasks.search.reader import By, Filters, Reader
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class SearchAnswer:
     look_version: int
     model_version: int | None  # whose polarity the neighbours show; None: no model was trained yet
     neighbours: tuple[dict[str, Any], ...]  # image_key, product_id, similarity, polarity, label
+    among: KeyCounts | None = None  # of the keys that the answer was to be among
 
 
 def search_by_key(
@@ -47,7 +49,7 @@ def search_by_key(
     except UnknownKey as error:
         raise UnknownKey(f"{error}; search by picture for one that is not in the catalogue") from error
     (neighbours,) = reader.search_keys([image_key], k, by=by, filters=filters)
-    return _answer(reader, image_key, by, neighbours)
+    return _answer(reader, image_key, by, neighbours, filters)
 
 
 def search_by_picture(
@@ -81,19 +83,12 @@ def search_by_picture(
             (neighbours,) = reader.search_feelings(point, k, model_version=model, filters=filters)
     except Undecodable as error:
         raise Undecodable(f"{picture}: {error.reason}") from error
-    return _answer(reader, str(picture), by, neighbours)
+    return _answer(reader, str(picture), by, neighbours, filters)
 
 
-def _answer(reader: Reader, query: str, by: By, neighbours: tuple[dict[str, Any], ...]) -> SearchAnswer:
+def _answer(
+    reader: Reader, query: str, by: By, neighbours: tuple[dict[str, Any], ...], filters: Filters
+) -> SearchAnswer:
     index = reader.index
-    return SearchAnswer(query, by, index.version, index.look_version, index.model_version, neighbours)
-
-
-def read_keys(path: Path) -> tuple[str, ...]:
-    """The keys that a file lists, one a line. Raises LakeError where it can't be read."""
-    try:
-        return tuple(line for line in path.read_text(encoding="utf-8").splitlines() if line)
-    except OSError as error:
-        raise LakeError(f"{path} can't be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise LakeError(f"{path} is not UTF-8 text: {error.reason}") from error
+    among = None if filters.keys is None else find_listed(index.searcher, filters.keys).counts
+    return SearchAnswer(query, by, index.version, index.look_version, index.model_version, neighbours, among)

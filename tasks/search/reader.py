@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from index.arrays import Mask
 from index.errors import IndexingError
-from index.filtering import NONE, Groups, RowFilter, rows_among, search_filtered
+from index.filtering import NONE, Groups, RowFilter, search_filtered
 from index.searching import Neighbours, Searcher
 from lake.errors import LakeError
 from lake.lake import Lake
@@ -27,6 +27,7 @@ from tasks.errors import OtherModel
 from tasks.index_files import index_files
 from tasks.models import require_model
 from tasks.search.feelings import Feelings, read_feelings
+from tasks.search.key_lists import find_listed
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class Filters:
     other_products: bool = False  # leave out all pictures of the query's own product
     one_per_product: bool = False  # each product answers with its nearest picture
     polarity: tuple[float, float] | None = None  # both ends included
-    keys: tuple[str, ...] | None = None  # these pictures only
+    keys: tuple[str, ...] | None = None  # these pictures only, as far as the index holds them: `find_listed`
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ class OpenIndex:
 
     def _kept(self, filters: Filters) -> Mask | None:
         """One bool a row; None where nothing is asked for, which is quicker than a mask of ones."""
-        masks = [] if filters.keys is None else [rows_among(self.searcher, filters.keys)]
+        masks = [] if filters.keys is None else [find_listed(self.searcher, filters.keys).mask]
         if filters.polarity is not None:
             masks.append(self.require_feelings().between(*filters.polarity))
         return np.logical_and.reduce(masks) if masks else None
@@ -153,7 +154,8 @@ class Reader:
 
         Raises:
             OtherModel: the index holds another look's vectors; distances between the two mean nothing.
-            BadVectors, UnknownKey: a vector, or a key of the filters, that can't be used.
+            BadVectors: a vector that can't be used.
+            UnknownKey: the index holds none of the filters' keys.
         """
         index = self.index
         if look_version != index.look_version:
@@ -179,7 +181,8 @@ class Reader:
         Raises:
             OtherModel: the pictures are scored by another model.
             LakeError: no model was trained yet.
-            BadVectors, UnknownKey: a point, or a key of the filters, that can't be used.
+            BadVectors: a point that can't be used.
+            UnknownKey: the index holds none of the filters' keys.
         """
         index = self.index
         feelings = index.require_feelings()
@@ -198,11 +201,11 @@ class Reader:
         """The `k` pictures that look, or feel, most like each of these, itself left out.
 
         Raises:
-            UnknownKey: the index does not hold one of them.
+            UnknownKey: the index does not hold one of them, or none of the filters' keys.
             LakeError: by feeling, and no model has scored them yet.
         """
         index = self.index
-        rows = np.array([index.searcher.find(key) for key in image_keys], dtype=np.int64)
+        rows = index.searcher.find_all(image_keys)
         wanted = index.row_filter(filters, rows)
         if by == "look":
             return index.answers(search_filtered(index.searcher, index.searcher.vectors(rows), k, wanted))

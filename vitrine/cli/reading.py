@@ -30,7 +30,10 @@ def search(
         str | None, typer.Option(metavar="MIN:MAX", help="Only pictures whose polarity lies here, such as 0.8:1.")
     ] = None,
     among: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Only pictures whose keys this file lists, one a line.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Only pictures whose keys this file lists: one a line, or image_key's column."
+        ),
     ] = None,
     by: Annotated[
         Literal["look", "feeling"], typer.Option(help="What is alike: how pictures look, or what they make feel.")
@@ -47,9 +50,10 @@ def search(
     between = _range("--polarity", polarity)
     from flows.settings import read_settings
     from tasks.score.config import ScoreConfig
-    from tasks.search.queries import read_keys, search_by_key, search_by_picture
+    from tasks.search.key_lists import read_keys
+    from tasks.search.queries import search_by_key, search_by_picture
     from tasks.search.reader import Filters
-    from vitrine.cli.summaries import print_neighbours
+    from vitrine.cli.summaries import print_key_counts, print_neighbours
 
     settings, opened = read_settings(), open_lake(lake)
     filters = Filters(other_products, one_per_product, between, None if among is None else read_keys(among))
@@ -68,6 +72,8 @@ def search(
             filters=filters,
             precision=config.precision,
         )
+    if neighbours.among is not None and not as_json:
+        print_key_counts(str(among), neighbours.among)
     print_result(as_json, neighbours, print_neighbours)
 
 

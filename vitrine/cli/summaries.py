@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from vitrine.cli.printing import cell, console, print_fields, print_rows
+from vitrine.cli.printing import cell, console, print_fields, print_rows, to_stderr
 
 if TYPE_CHECKING:
     from lake.rollback import RolledBack
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tasks.retrain.stage import RetrainSummary
     from tasks.retrain_look.stage import RetrainLookSummary
     from tasks.score.stage import ScoreSummary
+    from tasks.search.key_lists import KeyCounts
     from tasks.search.near_duplicates import NearDuplicatesReport
     from tasks.search.queries import SearchAnswer
     from vitrine.demo.run import Demo
@@ -158,6 +159,16 @@ def print_neighbours(answer: SearchAnswer) -> None:
         console.print(f"{title}: the index holds no other picture that was asked for", markup=False)
         return
     print_rows(answer.neighbours, NEIGHBOUR_COLUMNS, title=title, decimals=3)
+
+
+def print_key_counts(file: str, counts: KeyCounts) -> None:
+    """What a list of keys lacked, beside the answer: on stderr."""
+    if not counts.listed:
+        to_stderr.print(f"{file} lists no keys", markup=False)
+    elif counts.unknown:
+        some = ", ".join(map(repr, counts.examples)) + (", …" if counts.unknown > len(counts.examples) else "")
+        missing = f"{counts.unknown} of {counts.listed} keys of {file} are not in the index"
+        to_stderr.print(f"{missing}: {some}", markup=False)
 
 
 def print_near_duplicates(duplicates: NearDuplicatesReport) -> None:
