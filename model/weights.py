@@ -5,15 +5,31 @@ Knows bytes and networks; where the bytes are kept is another's business.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import safetensors
 import safetensors.torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from model.backbones.spec import HEADS, BackboneSpec
 from model.errors import ModelError, WeightsMismatch
 from model.published_weights import check_names, fit, parse
+
+DRAWS = frozenset({nn.init.uniform_, nn.init.normal_, nn.init.kaiming_uniform_, Tensor.uniform_, Tensor.normal_})
+
+
+class Undrawn(TorchFunctionMode):
+    """Networks built inside draw no random weights, which takes longer than loading them. Whoever builds loads all."""
+
+    def __torch_function__(
+        self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        first = args[0] if args else (kwargs or {}).get("tensor")
+        if func in DRAWS and isinstance(first, nn.Parameter):
+            return first
+        return func(*args, **(kwargs or {}))
 
 
 def dump_weights(network: nn.Module) -> bytes:

@@ -82,9 +82,10 @@ def embedding_size(lake: Lake, version: int) -> int:
 def load_look(lake: Lake, card: LookCard) -> LookNetwork:
     """The version's network with its weights, verified, on the CPU."""
     from model.look import LookNetwork
-    from model.weights import load_weights
+    from model.weights import Undrawn, load_weights
 
-    network = LookNetwork(card.config)
+    with Undrawn():
+        network = LookNetwork(card.config)
     load_weights(network, lake.looks.read(card.version, WEIGHTS))
     return network
 

@@ -66,9 +66,10 @@ def read_card(lake: Lake, version: int) -> ModelCard:
 def load_network(lake: Lake, card: ModelCard) -> PolarityNetwork:
     """The version's network with its weights, verified, on the CPU."""
     from model.network import PolarityNetwork
-    from model.weights import load_weights
+    from model.weights import Undrawn, load_weights
 
-    network = PolarityNetwork(card.network)
+    with Undrawn():
+        network = PolarityNetwork(card.network)
     load_weights(network, lake.models.read(card.version, WEIGHTS))
     return network
 

@@ -15,7 +15,7 @@ from torchvision.models import resnet
 from model.backbones.registry import BACKBONES
 from model.errors import ModelError, WeightsMismatch
 from model.network import NetworkConfig, PolarityNetwork
-from model.weights import dump_weights, imagenet_weights, load_backbone, load_weights
+from model.weights import Undrawn, dump_weights, imagenet_weights, load_backbone, load_weights
 
 RESNET18 = BACKBONES["resnet18"]
 SMALL = NetworkConfig(backbone="resnet18", channels=16, reduction=4)
@@ -39,6 +39,18 @@ def test_weights_come_back_bit_for_bit() -> None:
     assert not same(receiver, network(0))
     load_weights(receiver, DUMPED)
     assert same(receiver, network(0))
+
+
+def test_a_network_that_is_to_be_loaded_draws_nothing_and_is_whole_once_it_is() -> None:
+    written = dump_weights(PolarityNetwork(NetworkConfig(backbone="resnet18")))
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    with Undrawn():
+        network = PolarityNetwork(NetworkConfig(backbone="resnet18"))
+    load_weights(network, written)
+    assert torch.equal(torch.rand(1), expected)
+    assert dump_weights(network) == written
 
 
 def test_the_same_weights_are_the_same_bytes() -> None:
