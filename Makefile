@@ -19,12 +19,13 @@ $(STAMP): requirements.lock pyproject.toml
 demo: install
 	$(BIN)/vitrine demo
 
-# pytest's closing line is the last that this prints.
+# Three workers are for two cores: now and then one waits for a server (tests/conftest.py says which). pytest's closing
+# line is the last that this prints.
 test: install
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
+	$(BIN)/pytest -n 3 --no-loadscope-reorder -m "not slow"
 
 test-all: install
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 3 --no-loadscope-reorder
 
 check: install
 	$(BIN)/ruff format --check .

@@ -53,7 +53,7 @@ class Ended:
 Run = Callable[..., Ended]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """An environment without settings, and without AWS credentials wherever boto3 may look for them."""
     home = str(tmp_path_factory.mktemp("home"))
@@ -79,7 +79,7 @@ def fresh(environment: dict[str, str], tmp_path: Path) -> Run:
     return run
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def commands(environment: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
     """The process that runs command after command."""
     with subprocess.Popen(
@@ -104,8 +104,9 @@ def run(commands: subprocess.Popen[str], tmp_path: Path) -> Run:
     return ask
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def small(tmp_path_factory: pytest.TempPathFactory) -> SmallLake:
+    """A lake that every test leaves as it is."""
     from tests.small_lake import build  # here: every session imports this module, and few need torch
 
     return build(tmp_path_factory.mktemp("small"))

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -28,10 +29,30 @@ settings.load_profile("vitrine")
 pytest_plugins = ["tests.command_line"]
 
 
+# Files that wait for servers more than they compute: each list is one worker's, while the others compute.
+ONE_AFTER_ANOTHER = (
+    ("test_cli.py", "test_deployments.py", "test_here.py", "test_nightly.py", "test_runner.py"),  # on one server
+    ("test_crashes.py", "test_readme.py", "test_schedule.py"),  # each starts its own
+)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that wait for servers come first: begun last, they would keep one worker while the others have nothing."""
     slow = {item.path for item in items if item.get_closest_marker("prefect")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    """A file is one worker's, for its fixtures; so are the files that come one after another."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
+        def _split_scope(self, nodeid: str) -> str:
+            file = Path(nodeid.split("::", maxsplit=1)[0]).name
+            return next((files[0] for files in ONE_AFTER_ANOTHER if file in files), file)
+
+    return Scheduling(config, log)
 
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"

@@ -33,6 +33,8 @@ class Installation:
     port: int
     environment: dict[str, str]
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    # One for all requests: each new client reads the certificates, which takes longer than the request.
+    client: httpx.Client = field(default_factory=lambda: httpx.Client(timeout=60, trust_env=False))
 
     @property
     def url(self) -> str:
@@ -73,6 +75,7 @@ class Installation:
 
     def stop(self) -> None:
         """End everything, politely first."""
+        self.client.close()
         for process in self.processes.values():
             process.terminate()
         for process in self.processes.values():
@@ -100,7 +103,7 @@ class Installation:
         """What the server's API answers."""
         deadline = time.monotonic() + SECONDS
         while True:
-            answer = httpx.request(method, f"{self.url}/api{path}", json=body, timeout=60, trust_env=False)
+            answer = self.client.request(method, f"{self.url}/api{path}", json=body)
             # SQLite is locked for a moment: Prefect's own clients ask again, too.
             if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
                 answer.raise_for_status()
@@ -149,15 +152,15 @@ class Installation:
         body = {"logs": {"flow_run_id": {"any_": [run]}}, "sort": "TIMESTAMP_ASC"}
         return [line["message"] for line in self.post("/logs/filter", body)]
 
-    def wait_until(self, happened: Callable[[], bool], what: str) -> None:
-        """Ask until it happened; fails with the end of the server's log where it does not."""
+    def wait_until(self, happened: Callable[[], bool], what: str, every: float = 0.1) -> None:
+        """Ask every so many seconds until it happened; fails with the end of the server's log where it does not."""
         deadline = time.monotonic() + SECONDS
         while not happened():
             assert time.monotonic() < deadline, f"no {what} in {SECONDS} s; the server says:\n{self.log[-3000:]}"
-            time.sleep(0.1)
+            time.sleep(every)
 
     def wait_for_state(self, run: str, *states: str) -> None:
-        self.wait_until(lambda: self.state(run) in states, f"{' or '.join(states)} run")
+        self.wait_until(lambda: self.state(run) in states, f"{' or '.join(states)} run", every=0.3)
 
     def writer(self, what: str) -> Writer:
         """The process of a run that holds the lease, once it does."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
+import shutil
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +36,28 @@ PRODUCT_ID_PATTERN = r"([^/]+)/[^/]+$"  # the folder that a drawn picture lies i
 INGEST = IngestConfig(fetch_threads=2, decode_threads=2)
 SCORE = ScoreConfig(device="cpu", decode_threads=2)
 REBUILD = RebuildConfig()
+
+
+def init_lake(lake_uri: str, *, model: bool = False) -> None:
+    """A lake with a look of random weights, and a model on it if asked: made once in a process, then copied."""
+    if "://" not in lake_uri:
+        shutil.copytree(_made(model), lake_uri)
+    else:
+        _init_lake(lake_uri, model)
+
+
+@functools.cache
+def _made(model: bool) -> str:
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder)
+    _init_lake(f"{folder}/lake", model)
+    return f"{folder}/lake"
+
+
+def _init_lake(lake_uri: str, model: bool) -> None:
+    init_model(lake_uri, SMALL_MODEL)
+    if model:
+        register_model(lake_uri)
 
 
 def ingest(lake_uri: str, source: str, config: IngestConfig = INGEST) -> IngestSummary:
@@ -96,11 +122,10 @@ def build(folder: Path, *, products: int = 6, views: int = 2, size: int = 64) ->
     """Draw a shop below the folder and bring a lake beside it up to date with it."""
     source, lake_uri = folder / "pictures", str(folder / "lake")
     pictures = draw_catalogue(source, products=products, views=views, size=size)
-    init_model(lake_uri, SMALL_MODEL)
+    init_lake(lake_uri, model=True)
     ingest(
         lake_uri, str(source), IngestConfig(product_id_pattern=PRODUCT_ID_PATTERN, fetch_threads=2, decode_threads=2)
     )
-    register_model(lake_uri)
     score(lake_uri)
     rebuild(lake_uri)
     return SmallLake(lake_uri, source, tuple(pictures))

@@ -15,9 +15,8 @@ import pytest
 
 from lake import catalogue
 from lake.lease import held_by, leased
-from tasks.looks import init_model
 from tests.installation import Installation, installed
-from tests.small_lake import SMALL_MODEL, register_model
+from tests.small_lake import init_lake
 from vitrine.demo.draw_catalogue import draw_catalogue, write_labels
 
 pytestmark = pytest.mark.prefect
@@ -31,8 +30,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     directory = tmp_path_factory.mktemp("crashes")
     drawn = draw_catalogue(directory / "pictures", products=PRODUCTS, views=VIEWS, size=48, broken=0)
     write_labels(directory / "labels.csv", drawn)
-    init_model(str(directory / "lake"), SMALL_MODEL)
-    register_model(str(directory / "lake"))
+    init_lake(str(directory / "lake"), model=True)
     settings = {
         "VITRINE_LAKE": str(directory / "lake"),
         "VITRINE_SOURCE": str(directory / "pictures"),

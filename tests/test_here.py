@@ -16,9 +16,8 @@ import pytest
 from flows.here import api_url
 from lake import catalogue
 from lake.lake import open_lake
-from tasks.looks import init_model
 from tests.conftest import PrefectServer
-from tests.small_lake import SMALL_MODEL, build
+from tests.small_lake import build, init_lake
 from vitrine.demo.draw_catalogue import draw_catalogue
 
 VITRINE = [sys.executable, "-m", "vitrine"]
@@ -34,7 +33,7 @@ def environment(tmp_path: Path) -> dict[str, str]:
 def test_ctrl_c_in_a_terminal_ends_a_run_soon_and_says_so(tmp_path: Path, environment: dict[str, str]) -> None:
     draw_catalogue(tmp_path / "pictures", products=100, views=4, size=96, broken=0)
     lake = tmp_path / "lake"
-    init_model(str(lake), SMALL_MODEL)
+    init_lake(str(lake))
     environment["VITRINE_SHARD_PICTURES"] = "8"
     command = [*VITRINE, "nightly", str(tmp_path / "pictures"), "--lake", str(lake)]
     with subprocess.Popen(
@@ -98,7 +97,7 @@ def test_a_server_is_named_by_the_environment_or_the_active_profile(
 def test_a_night_outlives_the_terminal_that_it_was_started_from(tmp_path: Path, environment: dict[str, str]) -> None:
     draw_catalogue(tmp_path / "pictures", products=40, views=2, size=48, broken=0)
     lake = tmp_path / "lake"
-    init_model(str(lake), SMALL_MODEL)
+    init_lake(str(lake))
     environment["VITRINE_SHARD_PICTURES"] = "8"
     command = [*VITRINE, "nightly", str(tmp_path / "pictures"), "--lake", str(lake)]
     terminal, its_end = os.openpty()

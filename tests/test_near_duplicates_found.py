@@ -12,7 +12,6 @@ from PIL import Image
 
 from lake.lake import Lake, open_lake
 from tasks.ingest.config import IngestConfig
-from tasks.looks import init_model
 from tasks.rebuild.config import RebuildConfig
 from tasks.search.near_duplicates import NearDuplicatesReport, find_near_duplicates
 from tests import small_lake
@@ -32,7 +31,7 @@ def shop(grocery: Path, tmp_path_factory: pytest.TempPathFactory) -> Lake:
         (other := folder / "pictures" / f"{product.name} (new)").mkdir()
         copy(second, other / "second.jpg")
     uri = str(folder / "lake")
-    init_model(uri, small_lake.SMALL_MODEL)
+    small_lake.init_lake(uri)
     config = IngestConfig(product_id_pattern=small_lake.PRODUCT_ID_PATTERN, fetch_threads=2, decode_threads=2)
     small_lake.ingest(uri, str(folder / "pictures"), config)
     small_lake.score(uri)
@@ -81,7 +80,7 @@ def test_a_mirrored_picture_is_found_if_asked_for(tmp_path: Path) -> None:
     picture = colours.resize((96, 96), Image.Resampling.BICUBIC)
     picture.save(source / "a" / "1.jpg")
     picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(source / "a" / "2.jpg")
-    init_model(uri, small_lake.SMALL_MODEL)
+    small_lake.init_lake(uri)
     small_lake.ingest(uri, str(source))
     small_lake.score(uri)
     small_lake.rebuild(uri)

@@ -16,9 +16,8 @@ import pytest
 
 from lake import catalogue
 from lake.lake import open_lake
-from tasks.looks import init_model
 from tests.conftest import _free_port
-from tests.small_lake import SMALL_MODEL
+from tests.small_lake import init_lake
 from vitrine.demo.draw_catalogue import draw_catalogue, write_labels
 
 pytestmark = pytest.mark.prefect
@@ -46,7 +45,7 @@ def checkout(tmp_path: Path) -> Path:
     shutil.copy(PROJECT / "prefect.yaml", checkout)
     drawn = draw_catalogue(tmp_path / "pictures", products=12, views=2, size=64, seed=1)
     write_labels(checkout / "labels.csv", drawn)
-    init_model(str(checkout / "shop"), SMALL_MODEL)
+    init_lake(str(checkout / "shop"))
     return checkout
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
 import numpy as np
@@ -28,9 +28,15 @@ LENIENT = LookGatePolicy(least_products=2, least_product_gain=-1)
 PRODUCTS = 30
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> SmallLake:
+    return build(tmp_path_factory.mktemp("made"), products=PRODUCTS, views=3)
+
+
 @pytest.fixture
-def shop(tmp_path: Path) -> Iterator[SmallLake]:
-    yield build(tmp_path, products=PRODUCTS, views=3)
+def shop(made: SmallLake, tmp_path: Path) -> SmallLake:
+    """A copy of the lake, which the test may change."""
+    return replace(made, uri=str(copytree(made.uri, tmp_path / "lake")))
 
 
 def fitted(shop: SmallLake, config: RetrainLookConfig = CONFIG, **choices: Any) -> RetrainLookSummary:

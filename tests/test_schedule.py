@@ -15,9 +15,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tasks.looks import init_model
 from tests.installation import Installation, installed
-from tests.small_lake import SMALL_MODEL
+from tests.small_lake import init_lake
 from vitrine.demo.draw_catalogue import draw_catalogue
 
 pytestmark = pytest.mark.prefect
@@ -102,7 +101,7 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installat
     """One server and one worker for all tests; the night's schedule is every minute from here on."""
     directory = tmp_path_factory.mktemp("schedule")
     draw_catalogue(directory / "pictures", products=6, views=2, size=64)
-    init_model(str(directory / "lake"), SMALL_MODEL)
+    init_lake(str(directory / "lake"))
     (directory / "parts.py").write_text(FLOWS)
     (directory / "prefect.yaml").write_text(DEPLOYMENTS)
     places = {"VITRINE_LAKE": str(directory / "lake"), "VITRINE_SOURCE": str(directory / "pictures")}

@@ -11,9 +11,8 @@ import pytest
 
 from lake.lake import Lake, open_lake
 from tasks.ingest.config import IngestConfig
-from tasks.looks import init_model
 from tests import small_lake
-from tests.small_lake import PRODUCT_ID_PATTERN, SMALL_MODEL
+from tests.small_lake import PRODUCT_ID_PATTERN, init_lake
 from vitrine.demo.draw_catalogue import draw_catalogue, write_labels
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -44,7 +43,7 @@ with processes() as distributed:
 def shop(tmp_path_factory: pytest.TempPathFactory) -> tuple[Lake, Path]:
     root = tmp_path_factory.mktemp("shop")
     drawn = draw_catalogue(root / "pictures", products=16, views=3, size=64, broken=0)
-    init_model(str(root / "lake"), SMALL_MODEL)
+    init_lake(str(root / "lake"))
     small_lake.ingest(str(root / "lake"), str(root / "pictures"), IngestConfig(product_id_pattern=PRODUCT_ID_PATTERN))
     write_labels(root / "labels.csv", drawn)
     return open_lake(str(root / "lake")), root

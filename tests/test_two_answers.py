@@ -14,12 +14,12 @@ from PIL import Image
 from lake import catalogue
 from lake.lake import Lake, open_lake
 from model.predict import Pending, Predictor
-from tasks.looks import init_model, load_look, new_look, read_look, seal_look
+from tasks.looks import load_look, new_look, read_look, seal_look
 from tasks.predictors import predictor
 from tasks.score import units
 from tasks.score.stage import ScoreSummary
 from tasks.score.units import plan_scoring
-from tests.small_lake import SCORE, SMALL_MODEL, ingest, register_model, score
+from tests.small_lake import SCORE, SMALL_MODEL, ingest, init_lake, register_model, score
 
 PICTURES = 7
 Answers = dict[str, tuple[float, NDArray[np.float32]]]  # polarity and embedding of each key
@@ -38,7 +38,7 @@ def add_pictures(folder: Path, numbers: range) -> None:
 def lake(tmp_path: Path) -> Lake:
     """Pictures, a look, nothing embedded, no model."""
     add_pictures(tmp_path / "pictures", range(PICTURES))
-    init_model(str(tmp_path / "lake"), SMALL_MODEL)
+    init_lake(str(tmp_path / "lake"))
     ingest(str(tmp_path / "lake"), str(tmp_path / "pictures"))
     return open_lake(str(tmp_path / "lake"))
 
@@ -81,14 +81,12 @@ def expected(lake: Lake, folder: Path) -> Answers:
     """Look and model asked one after the other, picture by picture."""
     from tasks.pictures import prepare, read_picture
 
-    found = {}
-    for path in sorted(folder.iterdir()):
-        pixels = read_picture(path.read_bytes()).pixels
-        look = predictor(lake, "cpu", look_version=lake.looks.current())
-        embedding = look.predict(prepare(pixels, look)[np.newaxis]).embedding[0]
-        model = predictor(lake, "cpu", model_version=lake.models.current())
-        found[path.name] = float(model.predict(prepare(pixels, model)[np.newaxis]).polarity[0]), embedding
-    return found
+    pictures = {path.name: read_picture(path.read_bytes()).pixels for path in sorted(folder.iterdir())}
+    look = predictor(lake, "cpu", look_version=lake.looks.current())
+    embeddings = [look.predict(prepare(each, look)[np.newaxis]).embedding[0] for each in pictures.values()]
+    model = predictor(lake, "cpu", model_version=lake.models.current())
+    polarities = [float(model.predict(prepare(each, model)[np.newaxis]).polarity[0]) for each in pictures.values()]
+    return dict(zip(pictures, zip(polarities, embeddings, strict=True), strict=True))
 
 
 def assert_same(found: Answers, wanted: Answers) -> None:
