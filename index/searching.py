@@ -293,6 +293,8 @@ class Searcher:
         """Compare with every kept row, a block at a time, then rank by the same distances as `_ranked`."""
         if not k or not len(queries):
             return Neighbours(np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32))
+        if (rows := self._vectors.nearest(queries, k, mask)) is not None:
+            return self._ranked(queries, rows, k)
         candidates = k + SPARE
         metric = faiss.METRIC_INNER_PRODUCT if self.spec.metric == "cosine" else faiss.METRIC_L2
         sign = -1 if self.spec.metric == "cosine" else 1
