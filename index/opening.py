@@ -49,6 +49,7 @@ def open_shards(directory: Path, description: IndexDescription) -> tuple[StoredV
     if description.codebook is not None:
         coded = [(directory / files[2], mask) for files, mask in zip(names, live, strict=True)]
         codes = merged_codes(directory / description.codebook.path, coded, spec)
+    logger.info("opened %s: %d rows, %s", directory, len(keys), spec.factory_string())
     stored = StoredVectors(vectors, live, unit=spec.metric == "cosine", copied=codes is None)
     return stored, keys, codes
 
