@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from index.arrays import BLOCK_BYTES
 from index.spec import PQ_CENTROIDS, IndexSpec
+from index.stored_vectors import COPIED_BYTES
 
 KEY_BYTES = 250  # a row of keys and columns as Arrow, twice: once read, once joined
 LIBRARIES = 64 << 20  # what allocators and thread pools keep for themselves, whatever the size
@@ -38,8 +39,10 @@ def estimate(spec: IndexSpec, *, rows: int, training_rows: int, shard_rows: int,
     training = training_rows * (2 * 4 * spec.dimension + 2 * 4 * spec.encoded_dimension) + blockwise(training_rows)
     # A shard's vectors and keys, and its codes.
     encoding = shard_rows * (4 * spec.dimension + 2 * spec.code_bytes + KEY_BYTES) + blockwise(shard_rows)
-    # All codes, twice while shards are merged, and all keys.
+    # All codes, twice while shards are merged, or where there are none a copy of the vectors; and all keys.
+    copied = 2 * spec.dimension * rows if spec.kind == "flat" else 0
     searching = rows * (2 * spec.code_bytes + KEY_BYTES) + 2 * codebook + LIBRARIES
+    searching += copied if copied <= COPIED_BYTES else 0
     return Memory(
         training=training if training_rows and spec.kind != "flat" else 0,
         encoding=encoding if shard_rows else 0,

@@ -50,7 +50,8 @@ def open_shards(directory: Path, description: IndexDescription) -> tuple[StoredV
         coded = [(directory / files[2], mask) for files, mask in zip(names, live, strict=True)]
         codes = merged_codes(directory / description.codebook.path, coded, spec)
     logger.info("opened %s: %d rows, %s", directory, len(keys), spec.factory_string())
-    return StoredVectors(vectors, live, unit=spec.metric == "cosine"), keys, codes
+    stored = StoredVectors(vectors, live, unit=spec.metric == "cosine", copied=codes is None)
+    return stored, keys, codes
 
 
 def _expect_rows(path: Path, rows: int, expected: int) -> None:

@@ -28,7 +28,7 @@ from index.faiss_index import inverted_file, to_encoded, untyped
 from index.key_table import MISSING, KeyTable
 from index.opening import open_shards
 from index.similar_keys import similar_keys
-from index.stored_vectors import StoredVectors
+from index.stored_vectors import CACHED_BYTES, StoredVectors
 
 K = 10  # neighbours that a search is judged by
 MEASURED = K + 1  # that the published setting was measured for: K, and a query's own row
@@ -272,7 +272,7 @@ class Searcher:
     def _ordered(self, queries: Floats, candidates: Rows) -> tuple[Rows, Floats]:
         """The places of each query's candidates, nearest first, and their similarity; row −1 is no candidate."""
         similarity = np.empty(candidates.shape, dtype=np.float32)
-        for block in blocks(len(queries), candidates.shape[1] * self.spec.dimension):
+        for block in blocks(len(queries), candidates.shape[1] * self.spec.dimension, CACHED_BYTES):
             vectors = self._gather(np.maximum(candidates[block], 0).ravel())
             shape = (*candidates[block].shape, self.spec.dimension)
             similarity[block] = self._similarity(queries[block], vectors.reshape(shape))
@@ -293,6 +293,8 @@ class Searcher:
         """Compare with every kept row, a block at a time, then rank by the same distances as `_ranked`."""
         if not k or not len(queries):
             return Neighbours(np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32))
+        if (rows := self._vectors.nearest(queries, k, mask)) is not None:
+            return self._ranked(queries, rows, k)
         candidates = k + SPARE
         metric = faiss.METRIC_INNER_PRODUCT if self.spec.metric == "cosine" else faiss.METRIC_L2
         sign = -1 if self.spec.metric == "cosine" else 1

@@ -13,7 +13,8 @@ from typing import Any, Literal, Self, get_args
 IndexKind = Literal["flat", "pq", "ivfpq"]
 Metric = Literal["cosine", "euclidean"]
 
-FLAT_BELOW = 20_000
+FLAT_NUMBERS = 2_500_000  # of all vectors, which a query is compared with about as quickly as with their codes
+FLAT_ROWS = 20_000  # however few numbers each has
 REDUCED_DIMENSION = 256
 POINTS_PER_CENTROID = 39  # fewer, and faiss's k-means warns that centroids are noise
 TRAINING_BYTES = 1 << 30
@@ -62,16 +63,19 @@ class IndexSpec:
         dimension: int,
         *,
         metric: Metric = "cosine",
-        flat_below: int = FLAT_BELOW,
+        flat_below: int | None = None,
         kind: IndexKind = "ivfpq",
     ) -> Self:
         """Choose the parts for `count` vectors.
 
-        Below `flat_below` comparing with everything is quick enough, and exact. Above it: PCA to 256
-        dimensions, half a byte of code for two of them, and the power of two nearest 4·√count lists that leaves
-        k-means 39 points a centroid. Too few to train on are kept flat, whatever `flat_below` says.
+        Below `flat_below`, by default FLAT_NUMBERS / dimension and at most FLAT_ROWS, comparing with everything is
+        about as quick, and exact. Above it: PCA to 256 dimensions, half a byte of code for two of them, and the power
+        of two nearest 4·√count lists that leaves k-means 39 points a centroid. Too few to train on are kept flat,
+        whatever `flat_below` says.
         """
-        if count < flat_below or kind == "flat":
+        if flat_below is None:
+            flat_below = min(FLAT_ROWS, FLAT_NUMBERS // dimension)
+        if kind == "flat" or count < flat_below:
             return cls("flat", dimension, metric)
         # An odd dimension cannot be cut in pairs, so the rotation also drops its weakest axis.
         reduced = min(REDUCED_DIMENSION, max(1, dimension - dimension % 2))
@@ -82,7 +86,7 @@ class IndexSpec:
         chosen = cls(kind, dimension, metric, pca=pca, nlist=nlist, pq_subquantizers=max(1, reduced // 2))
         return chosen if count >= chosen.minimum_training_rows else cls("flat", dimension, metric)
 
-    def serves(self, count: int, *, flat_below: int = FLAT_BELOW, kind: IndexKind = "ivfpq") -> bool:
+    def serves(self, count: int, *, flat_below: int | None = None, kind: IndexKind = "ivfpq") -> bool:
         """Whether an index of these parts is still right for `count` vectors; if not, another is worth its training.
 
         Lists may be half or twice as many as would be chosen now, which is 4 to 16 times the vectors; and a

@@ -80,11 +80,19 @@ def test_unequal_lists_ask_for_a_training() -> None:
 
 def test_an_index_keeps_its_parts_while_the_catalogue_grows_moderately() -> None:
     spec = IndexSpec.for_catalogue(100_000, 256)
-    counts = {count: spec.serves(count) for count in (15_000, 40_000, 100_000, 300_000, 10_000_000)}
-    assert counts == {15_000: True, 40_000: True, 100_000: True, 300_000: True, 10_000_000: False}
+    counts = {count: spec.serves(count) for count in (20_000, 40_000, 100_000, 300_000, 10_000_000)}
+    assert counts == {20_000: True, 40_000: True, 100_000: True, 300_000: True, 10_000_000: False}
     assert not spec.serves(9_000)
-    flat = IndexSpec.for_catalogue(19_000, 256)
-    assert (flat.serves(19_999), flat.serves(20_000)) == (True, False)
+    flat = IndexSpec.for_catalogue(9_000, 256)
+    assert (flat.serves(9_764), flat.serves(9_765)) == (True, False)
+
+
+@pytest.mark.parametrize("dimension", [128, 1280, 2048])
+def test_a_catalogue_about_as_large_as_the_limit_does_not_change_its_kind_from_night_to_night(dimension: int) -> None:
+    least = next(count for count in range(1, 30_000) if IndexSpec.for_catalogue(count, dimension).kind != "flat")
+    coded = IndexSpec.for_catalogue(least, dimension)
+    assert all(coded.serves(count, flat_below=None) for count in (least, 9 * least // 10, 6 * least // 10, 2 * least))
+    assert not coded.serves(4 * least // 10)
 
 
 @pytest.mark.parametrize("kind", ["pq", "flat"])

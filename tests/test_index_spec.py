@@ -11,10 +11,18 @@ from hypothesis import strategies as st
 from index.spec import IndexKind, IndexSpec
 
 
-def test_a_small_catalogue_gets_an_exact_index() -> None:
-    assert IndexSpec.for_catalogue(19_999, 2048).kind == "flat"
-    assert IndexSpec.for_catalogue(0, 2048).kind == "flat"
-    assert IndexSpec.for_catalogue(20_000, 2048).kind == "ivfpq"
+@pytest.mark.parametrize(
+    ("dimension", "first"), [(2048, 1_220), (1280, 1_953), (512, 4_882), (128, 19_531), (8, 20_000)]
+)
+def test_what_is_compared_as_quickly_as_its_codes_gets_an_exact_index(dimension: int, first: int) -> None:
+    assert IndexSpec.for_catalogue(0, dimension).kind == "flat"
+    assert IndexSpec.for_catalogue(first - 1, dimension).kind == "flat"
+    assert IndexSpec.for_catalogue(first, dimension).kind == "ivfpq"
+
+
+def test_a_number_of_pictures_may_be_given_instead() -> None:
+    assert IndexSpec.for_catalogue(19_999, 2048, flat_below=20_000).kind == "flat"
+    assert IndexSpec.for_catalogue(300, 2048, flat_below=300).kind == "ivfpq"
 
 
 @pytest.mark.parametrize(

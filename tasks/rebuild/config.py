@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from index.spec import FLAT_BELOW, IndexKind, Metric
+from index.spec import IndexKind, Metric
 from tasks.config import CacheConfig
 
 
@@ -21,7 +21,12 @@ class RebuildConfig(CacheConfig):
     recall_target: float = Field(
         default=0.99, gt=0, le=1, description="Publish no index whose recall@10, its lower 95 % bound, is below this."
     )
-    flat_below: int = Field(default=FLAT_BELOW, ge=0, description="Fewer pictures than this are searched exactly.")
+    flat_below: int | None = Field(
+        default=None,
+        ge=0,
+        description="Fewer pictures than this are searched exactly; by default as many as 2.5 million numbers are, "
+        "1953 of a look of 1280 dimensions.",
+    )
     shard_vectors: int = Field(default=50_000, ge=1, description="Embeddings in an index shard.")
     shard_deleted_share: float = Field(
         default=0.2,
