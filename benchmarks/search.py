@@ -146,7 +146,7 @@ def compare(folder: Path, count: int, asked: argparse.Namespace, metric: Metric)
             results.append(measure(name, searcher, held_out, store, build_s, nprobe=nprobe, rerank_factor=factor))
         shutil.rmtree(folder / kind)
     if count in asked.peers:
-        results += peers(store, tuning, held_out)
+        results += peers(folder, store, tuning, held_out)
     shutil.rmtree(folder)
     return results
 
