@@ -18,7 +18,7 @@ IMAGES = pa.schema(
         ("format", pa.string()),
         ("product_id", pa.string()),
         ("status", pa.string()),  # ok, rejected or deleted
-        ("reason", pa.string()),  # why it was rejected
+        ("reason", pa.string()),  # why it was rejected; of one that is ok, what is odd about it
         ("pixels", pa.binary()),  # JPEG, short side at most 256
         ("ingested_at", UTC_TIME),
     ]

@@ -28,6 +28,7 @@ class StoredPicture:
     height: int
     format: str
     pixels: bytes  # JPEG, short side at most 256
+    remark: str | None = None  # what is odd about a file that was read all the same
 
 
 def read_picture(data: bytes) -> StoredPicture:
@@ -37,7 +38,8 @@ def read_picture(data: bytes) -> StoredPicture:
         Undecodable: the bytes are no picture; the reason is for people.
     """
     picture = decode(data, short_side=SHORT_SIDE)
-    return StoredPicture(picture.width, picture.height, picture.format, encode_jpeg(picture.rgb, quality=JPEG_QUALITY))
+    pixels = encode_jpeg(picture.rgb, quality=JPEG_QUALITY)
+    return StoredPicture(picture.width, picture.height, picture.format, pixels, picture.remark)
 
 
 def predict_picture(

@@ -213,6 +213,16 @@ def test_a_picture_that_can_not_be_decoded_is_a_row_with_a_reason(shop: Shop) ->
     assert counts(shop.ingest()) == {"unchanged": 7}
 
 
+def test_a_picture_that_lacks_only_its_end_mark_is_live_and_flagged(shop: Shop) -> None:
+    shop.put("short.jpg", picture(9, kind="JPEG")[:-2])
+    shop.put("whole.jpg", picture(9, kind="JPEG"))
+    assert counts(shop.ingest()) == {"new": 5, "ingested": 5}
+    remarks = {row["image_key"]: row["remark"] for row in shop.sql("SELECT image_key, remark FROM images")}
+    assert remarks.pop("short.jpg") == "its end mark is missing; every row is there"
+    assert set(remarks.values()) == {None}
+    assert shop.sql("FROM rejected") == []
+
+
 def test_a_rejected_picture_that_is_mended_becomes_live(shop: Shop) -> None:
     shop.put("late.png", picture(5)[:100])
     shop.ingest()
@@ -268,6 +278,10 @@ def test_a_picture_of_a_kind_that_is_not_read_says_so(shop: Shop, suffix: str) -
         ("labels.csv", 10, False),
         ("a.mp4", 10, False),
         ("a.heic", 10, True),
+        ("a.MPO", 10, True),
+        ("mug.jpg?v=167", 10, True),
+        ("mug.jpg:large", 10, True),
+        ("mug.jpg?/notes.txt", 10, False),
         ("a.SVG", 10, True),
         (".jpg", 10, False),
         ("a.", 10, True),

@@ -11,7 +11,7 @@ CREATE VIEW newest_images AS
     JOIN (SELECT image_key, max(ingested_at) AS ingested_at FROM image_history GROUP BY image_key)
     USING (image_key, ingested_at);
 
-CREATE VIEW images AS SELECT * EXCLUDE (reason) FROM newest_images WHERE status = 'ok';
+CREATE VIEW images AS SELECT * RENAME (reason AS remark) FROM newest_images WHERE status = 'ok';
 
 CREATE VIEW rejected AS
     SELECT image_key, reason, size_bytes, etag, last_modified, ingested_at

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import logging
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,22 +13,17 @@ from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
+from model.pictures.depths import of_floats, of_integers
+
 logger = logging.getLogger(__name__)
 
 Pixels = NDArray[np.uint8]
 
 _GREY = {"1", "L", "LA", "La"}
-_SIXTEEN_TO_EIGHT = np.rint(np.arange(65536) / 257).astype(np.uint8)
-
-
-def flattened(image: ImageFile, data: bytes) -> Image.Image | Pixels:
-    """Decodes the pixels and lays them on white: RGB pixels, or an image in L, CMYK or LAB."""
-    image.load()
-    return _on_white(_eight_bit(image, data))
 
 
 def to_srgb(flat: Image.Image | Pixels, icc: bytes | None) -> Pixels:
-    """H×W×3 in sRGB, of what `flattened` gave and the profile that came with it."""
+    """H×W×3 in sRGB, of what `on_white` gave and the profile that came with it."""
     mode = "RGB" if isinstance(flat, np.ndarray) else flat.mode
     from_mode, transform = _icc_transform(icc) if icc else ("", None)
     if transform is None or (mode != from_mode and (mode, from_mode) != ("L", "RGB")):
@@ -38,8 +32,8 @@ def to_srgb(flat: Image.Image | Pixels, icc: bytes | None) -> Pixels:
     return np.array(transform.apply(image.convert(from_mode)))
 
 
-def _eight_bit(image: ImageFile, data: bytes) -> Image.Image:
-    """Bring 16-bit, integer and float grey to eight bits (Pillow would clip them), mend what it misreads."""
+def eight_bit(image: ImageFile, data: bytes) -> Image.Image:
+    """A loaded image in eight bits, which Pillow would clip to, what it misreads mended."""
     if image.mode.startswith("I") or image.mode == "F":
         return _scaled(image)
     if isinstance(image, JpegImageFile) and image.mode == "CMYK" and "adobe" not in image.info:
@@ -51,21 +45,12 @@ def _eight_bit(image: ImageFile, data: bytes) -> Image.Image:
 
 def _scaled(image: Image.Image) -> Image.Image:
     values = np.asarray(image)
-    grey = Image.fromarray(_SIXTEEN_TO_EIGHT[values] if image.mode.startswith("I;16") else _from_numbers(values))
+    scale = of_integers(16) if image.mode.startswith("I;16") else of_floats(values)
+    grey = Image.fromarray(scale(values))
     key = image.info.get("transparency")
     if isinstance(key, int):
         grey.putalpha(Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8)))
     return grey
-
-
-def _from_numbers(values: NDArray[Any]) -> NDArray[np.uint8]:
-    """To eight bits. White is what the format does not say: 1 for floats, 255, 65535, or the largest value."""
-    top = float(np.max(values, where=np.isfinite(values), initial=0))
-    usual = (1.0, 255.0, 65535.0) if values.dtype.kind == "f" else (255.0, 65535.0)
-    full = next((full for full in usual if top <= full), top)
-    unit = np.clip(np.nan_to_num(values, nan=0.0, posinf=full, neginf=0.0), 0, full) / np.float32(full)
-    eight: NDArray[np.uint8] = np.rint(unit * 255).astype(np.uint8)
-    return eight
 
 
 def _mend_colour_key(image: PngImageFile, depth: int) -> None:
@@ -77,7 +62,8 @@ def _mend_colour_key(image: PngImageFile, depth: int) -> None:
         image.info["transparency"] = key * 255 // (2**depth - 1)
 
 
-def _on_white(image: Image.Image) -> Image.Image | Pixels:
+def on_white(image: Image.Image) -> Image.Image | Pixels:
+    """An eight-bit image laid on white: RGB pixels, or an image in L, CMYK or LAB."""
     plain = "L" if image.mode in _GREY else "RGB"
     if image.has_transparency_data:
         rgba = image.convert("RGBA")

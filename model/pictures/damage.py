@@ -3,47 +3,48 @@
 from __future__ import annotations
 
 import logging
+import re
 import struct
-import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
 from PIL import Image
 
 from model.errors import Undecodable
+from model.pictures import jpeg, png, webp
 
 logger = logging.getLogger(__name__)
 
-MAX_PIXELS = 100_000_000
+_NOT_SUPPORTED = re.compile(r"unsupported|not supported|not implemented|cannot handle|cannot decompress", re.IGNORECASE)
+_A_KIND = {"AVIF": "an", "HEIC": "an", "HEIF": "an", "ICO": "an"}
+
+MAX_PIXELS = 200_000_000  # unless the caller says otherwise
 
 
-def check_size(width: int, height: int) -> None:
-    """Raises Undecodable where so many pixels would fill the memory."""
-    if width * height > MAX_PIXELS:
-        raise Undecodable(f"too large: {width} × {height} pixels, at most {MAX_PIXELS // 1_000_000} million")
+def check_size(width: int, height: int, max_pixels: int) -> None:
+    """Raises Undecodable where these are no sizes, or so many pixels would fill the memory."""
+    if width * height > max_pixels:
+        raise Undecodable(f"too large: {width} × {height} pixels, at most {max_pixels / 1e6:g} million")
 
 
-def check_png(data: bytes) -> None:
-    """Verifies the checksums of all chunks a picture is made of; Pillow skips those of the pixels.
+def completed(format_: str, data: bytes) -> tuple[bytes, str | None]:
+    """The file as its reader wants it, and a remark where only its end is missing.
 
     Raises:
-        Undecodable: one is wrong, or the file ends too early.
+        Undecodable: pixels are missing or damaged.
     """
-    if data[:8] != b"\x89PNG\r\n\x1a\n":
-        raise Undecodable("damaged PNG: its signature is altered, as by a transfer in text mode")
-    view, at, kind = memoryview(data), 8, b""
-    while kind != b"IEND":
-        if at + 12 > len(data):
-            raise Undecodable(_cut("PNG", data))
-        length, kind = struct.unpack_from(">I4s", data, at)
-        end = at + 8 + length
-        if end + 4 > len(data):
-            raise Undecodable(_cut("PNG", data))
-        critical = kind[:1].isupper()
-        if critical and zlib.crc32(view[at + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
-            raise Undecodable("damaged PNG: a checksum is wrong")
-        at = end + 4
+    match format_:
+        case "JPEG":
+            return jpeg.completed(data)
+        case "PNG":
+            return png.pixels_of(data)
+        case "WEBP":
+            return webp.completed(data)
+        case "GIF":
+            return data, png.WITHOUT_END if _ends_early("GIF", data) else None
+        case _:
+            return data, None
 
 
 @contextmanager
@@ -54,12 +55,27 @@ def refusals(format_: str, data: bytes) -> Iterator[None]:
     except Undecodable:
         raise
     except Image.DecompressionBombError as error:
-        raise Undecodable(f"too large: more than {MAX_PIXELS // 1_000_000} million pixels") from error
+        raise Undecodable(f"too large for its decoder: more than {_bomb_pixels() // 10**6} million pixels") from error
+    except MemoryError as error:
+        raise Undecodable("too large: decoding it needs more memory than it may have") from error
     except Exception as error:  # codecs raise nearly everything: struct.error, AssertionError, KeyError…
         logger.debug("%s: %r", format_, error)
-        if _ends_early(format_, data) or (format_ == "TIFF" and "truncated" in str(error)):
-            raise Undecodable(_cut(format_, data)) from error
-        raise Undecodable(f"damaged {format_}: it cannot be decoded") from error
+        raise Undecodable(_reason(format_, data, error)) from error
+
+
+def _reason(format_: str, data: bytes, error: Exception) -> str:
+    if _ends_early(format_, data) or (format_ == "TIFF" and "truncated" in str(error)):
+        return _cut(format_, data)
+    kind = jpeg.unsupported_kind(data) if format_ == "JPEG" else None
+    if kind is not None:
+        return f"not supported: {kind}"
+    if isinstance(error, NotImplementedError) or _NOT_SUPPORTED.search(str(error)):
+        return f"not supported: {_A_KIND.get(format_, 'a')} {format_} of this kind"
+    return f"damaged {format_}: it cannot be decoded"
+
+
+def _bomb_pixels() -> int:
+    return 2 * (Image.MAX_IMAGE_PIXELS or 0)
 
 
 def _cut(format_: str, data: bytes) -> str:
@@ -68,19 +84,17 @@ def _cut(format_: str, data: bytes) -> str:
 
 def _ends_early(format_: str, data: bytes) -> bool:
     """Whether a file that failed lacks its end, judged by its own structure."""
-    match format_:
-        case "JPEG":
-            return b"\xff\xd9" not in data[-64:]
-        case "GIF":
-            return not data.rstrip(b"\0").endswith(b";")
-        case "WEBP":
-            return int.from_bytes(data[4:8], "little") + 8 > len(data)
-        case "BMP":
-            return int.from_bytes(data[2:6], "little") > len(data)
-        case "TIFF":
-            return _tiff_directory_end(data) > len(data)
-        case _:
-            return format_ == "AVIF" and not _has_media_box(data)
+    checks: dict[str, Callable[[], bool]] = {
+        "JPEG": lambda: jpeg.EOI not in data[-64:],
+        "PNG": lambda: b"IEND" not in data,
+        "GIF": lambda: not data.rstrip(b"\0").endswith(b";"),
+        "WEBP": lambda: int.from_bytes(data[4:8], "little") + 8 > len(data),
+        "BMP": lambda: int.from_bytes(data[2:6], "little") > len(data),
+        "TIFF": lambda: data[2:4] in (b"*\0", b"\0*") and _tiff_directory_end(data) > len(data),
+    }
+    if format_ in ("AVIF", "HEIC", "HEIF"):
+        return not _has_media_box(data)
+    return format_ in checks and checks[format_]()
 
 
 def _tiff_directory_end(data: bytes) -> int:

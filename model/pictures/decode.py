@@ -7,25 +7,21 @@ the time.
 
 from __future__ import annotations
 
-import logging
 import re
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import simplejpeg
 from PIL import Image
-from PIL.ExifTags import Base as ExifTag
-from PIL.ImageFile import ImageFile
-from PIL.JpegImagePlugin import JpegImageFile
 
 from model.errors import Undecodable
-from model.pictures.colour import Pixels, flattened, to_srgb
-from model.pictures.damage import check_png, check_size, refusals
-from model.pictures.formats import identify, open_image
-
-logger = logging.getLogger(__name__)
+from model.pictures.colour import Pixels, on_white, to_srgb
+from model.pictures.damage import MAX_PIXELS, check_size, completed, refusals
+from model.pictures.formats import identify
+from model.pictures.opening import Extent, open_picture
 
 JPEG_MAX_SIDE = 65_500  # libjpeg's own limit
 
@@ -39,7 +35,12 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _SIDEWAYS = {_TURNS[orientation] for orientation in (5, 6, 7, 8)}
-Extent = tuple[float, float, float, float]
+
+_LEAST_DRAFT = 3  # halves of the side needed that libjpeg leaves: 53–55 dB from the full decode; at 1 × it would be 49
+_LEAST_BOXED = 4  # times the side needed that a large picture is averaged down to before it is resized
+_LARGE = 16_000_000  # pixels from which on a picture is laid on white and averaged in bands
+_BAND_PIXELS = 2_000_000
+_FLATTENING_BYTES = 16  # for each pixel that is laid on white at once
 
 
 @dataclass(frozen=True)
@@ -50,29 +51,42 @@ class Picture:
     format: str
     width: int
     height: int
+    remark: str | None = None  # what is odd about a file that was read all the same
 
 
-def decode(data: bytes, *, short_side: int | None = None) -> Picture:
+def decode(
+    data: bytes,
+    *,
+    short_side: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+    reserve: Callable[[int], object] | None = None,
+) -> Picture:
     """Decode the first frame to sRGB on white; `short_side` reduces it (never enlarges) to that short side.
+
+    `reserve` is told about how many bytes decoding takes once the header says it, before a pixel is decoded; it may
+    wait until there is room for them.
 
     Raises:
         Undecodable: whatever is wrong with the bytes; no other exception leaves here because of them.
     """
-    format_ = identify(data)
+    format_, start = identify(data)
+    data = data[start:]
     with refusals(format_, data):
         _ignore_pillow_warnings()
-        if format_ == "PNG":
-            check_png(data)
-        image = open_image(format_, data)
-        check_size(*image.size)
-        size, extent = image.size, _draft(image, short_side)
-        plain = _pixels_of_plain_jpeg(image, data)
-        flat = flattened(image, data) if plain is None else plain
-        turn = _turn(image)
-        rgb = to_srgb(_reduced(flat, size, extent, short_side), image.info.get("icc_profile"))
+        whole, remark = completed(format_, data)
+        opened = open_picture(format_, whole)
+        size = opened.size
+        check_size(*size, max_pixels)
+        extent = opened.reduce_to(_LEAST_DRAFT * short_side // 2) if short_side else None
+        if reserve is not None:
+            reserve(opened.decoding_bytes + _FLATTENING_BYTES * min(size[0] * size[1], _LARGE))
+        image = opened.load()
+        flat, extent = _flat(image, extent, short_side)
+        turn = _TURNS.get(opened.orientation)
+        rgb = to_srgb(_reduced(flat, size, extent, short_side), opened.icc_profile)
         width, height = size[::-1] if turn in _SIDEWAYS else size
         upright = rgb if turn is None else np.array(Image.fromarray(rgb).transpose(turn))
-        return Picture(upright, format_, width, height)
+        return Picture(upright, format_, width, height, opened.remark or remark)
 
 
 def get_ready() -> None:
@@ -94,39 +108,30 @@ def encode_jpeg(rgb: Pixels, quality: int = 90) -> bytes:
     return jpeg
 
 
-def _draft(image: ImageFile, short_side: int | None) -> Extent | None:
-    """Let libjpeg decode at 1/2, 1/4 or 1/8 where that still leaves 1.5 times the side needed.
-
-    Returns where the picture lies within what will be decoded, whose sides are rounded up.
-    """
-    if not isinstance(image, JpegImageFile) or short_side is None:
-        return None
-    least = 3 * short_side // 2  # 53–55 dB from the full decode; at 1 × it would be 49
-    drafted = image.draft(None, (least, least))
-    return drafted[1] if drafted else None
-
-
-def _pixels_of_plain_jpeg(image: ImageFile, data: bytes) -> Pixels | None:
-    """The pixels of a JPEG in the usual colours, drafted as the image is; None where Pillow has to look at it.
-
-    Whatever libjpeg has to say of the file, be it a mere warning, is left to Pillow to judge.
-    """
-    if not isinstance(image, JpegImageFile) or image.mode != "RGB":
-        return None
-    width, height = image.size
-    try:
-        pixels: Pixels = simplejpeg.decode_jpeg(data, min_width=width, min_height=height)
-    except ValueError:
-        return None
-    return pixels if pixels.shape == (height, width, 3) else None
+def _flat(
+    image: Image.Image | Pixels, extent: Extent | None, short_side: int | None
+) -> tuple[Image.Image | Pixels, Extent | None]:
+    """The picture on white, and where it lies within that; a large one made smaller, some rows at a time."""
+    if isinstance(image, np.ndarray):
+        return image, extent
+    factor = min(image.size) // (_LEAST_BOXED * short_side) if short_side else 1
+    if factor < 2 or image.width * image.height <= _LARGE:
+        return on_white(image), extent
+    whole = extent or (0, 0, *image.size)
+    rows = factor * max(1, _BAND_PIXELS // (image.width * factor))
+    bands = [_boxed(image, top, rows, factor) for top in range(0, image.height, rows)]
+    canvas = Image.new(bands[0].mode, (bands[0].width, sum(band.height for band in bands)))
+    below = 0
+    for band in bands:
+        canvas.paste(band, (0, below))
+        below += band.height
+    small = tuple(side / factor for side in whole)
+    return (np.array(canvas) if canvas.mode == "RGB" else canvas), (small[0], small[1], small[2], small[3])
 
 
-def _turn(image: ImageFile) -> Image.Transpose | None:
-    try:
-        return _TURNS.get(image.getexif().get(ExifTag.Orientation, 1))
-    except Exception as error:  # broken metadata is no reason to refuse good pixels
-        logger.debug("orientation ignored: %r", error)
-        return None
+def _boxed(image: Image.Image, top: int, rows: int, factor: int) -> Image.Image:
+    flat = on_white(image.crop((0, top, image.width, min(image.height, top + rows))))
+    return (Image.fromarray(flat) if isinstance(flat, np.ndarray) else flat).reduce(factor)
 
 
 def _reduced(

@@ -31,7 +31,7 @@ class ReadObject:
     """What was found out about one object by reading it."""
 
     sha256: str | None = None  # None where it was not even fetched
-    reason: str | None = None  # why it is no picture
+    reason: str | None = None  # why it is no picture; of one, what is odd about it
     picture: StoredPicture | None = None
 
 
@@ -97,6 +97,7 @@ def _too_large(size_bytes: int, most_bytes: int) -> str:
 def _read(data: bytes) -> ReadObject:
     sha256 = hashlib.sha256(data).hexdigest()
     try:
-        return ReadObject(sha256, picture=read_picture(data))
+        picture = read_picture(data)
     except Undecodable as error:
         return ReadObject(sha256, error.reason)
+    return ReadObject(sha256, picture.remark, picture)

@@ -12,11 +12,13 @@ from lake.store import Store, open_store
 from model.pictures.formats import PICTURE_SUFFIXES
 from tasks.errors import SourceError
 
-UNREADABLE_SUFFIXES = frozenset({".heic", ".heif", ".svg", ".jxl", ".jp2", ".psd", ".eps", ".ico"})
+UNREADABLE_SUFFIXES = frozenset({".svg", ".psd", ".eps"})
 
 
 def are_pictures(listed: pa.RecordBatch) -> pa.BooleanArray:
     """Which objects of a listing are taken for pictures by their names: a picture's suffix, or none at all.
+
+    What a web server is asked may follow the suffix (`mug.jpg?v=167`). Of which kind a picture is, its bytes say.
 
     Pictures of kinds that are not read here count, too: they are pictures to their owner, and are rejected with a
     reason rather than passed over.
@@ -29,7 +31,7 @@ def are_pictures(listed: pa.RecordBatch) -> pa.BooleanArray:
     return pc.and_not(pc.or_(suffixed, bare), hidden)
 
 
-_PICTURE_NAME = rf"(?:{'|'.join(map(re.escape, sorted(PICTURE_SUFFIXES | UNREADABLE_SUFFIXES)))})$"
+_PICTURE_NAME = rf"(?:{'|'.join(map(re.escape, sorted(PICTURE_SUFFIXES | UNREADABLE_SUFFIXES)))})(?:[?#&;:@!%][^/]*)?$"
 _NO_SUFFIX = r"(?:^|/)(?:[^/.]+|[^/]*\.)$"
 _HIDDEN = r"(?:^|/)\."
 
