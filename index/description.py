@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
@@ -12,6 +13,7 @@ from index.spec import IndexSpec
 
 FORMAT = 1
 DESCRIPTION = "index.json"
+_PATH = re.compile(r"(\.\./[0-9]+/)?\w[\w.-]*")  # what the description names is opened: nothing may lead elsewhere
 
 
 @dataclass(frozen=True)
@@ -72,11 +74,17 @@ class IndexDescription:
             "shards hold the rows": sum(shard.rows for shard in self.shards) >= self.rows,
             "nprobe is at least 1": self.nprobe >= 1,
             "rerank_factor is at least 1": self.rerank_factor >= 1,
+            "files lie in this version's folder or in another's": all(map(_PATH.fullmatch, self._paths())),
             "all but a flat index have a codebook": (self.codebook is None) == (self.spec.kind == "flat"),
         }
         broken = [rule for rule, holds in rules.items() if not holds]
         if broken:
             raise ValueError(f"{broken[0]}: {self}")
+
+    def _paths(self) -> list[str]:
+        """Every path that the description names, from the version's directory."""
+        codebook = () if self.codebook is None else (self.codebook.path,)
+        return [*(shard.path for shard in self.shards), *codebook, *(() if self.deleted is None else (self.deleted,))]
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:

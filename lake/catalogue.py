@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple
@@ -19,6 +20,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
+from lake.asking import lock
 from lake.errors import LakeError, StoreUnavailable
 from lake.lake import Lake
 from lake.store import Store
@@ -29,6 +31,7 @@ CATALOGUE = "catalogue.duckdb"
 CATALOGUE_ATTEMPTS = 3
 NO_VERSION = -1  # the number of none
 
+DAMAGED = "damaged"  # its manifest can't be read
 STATUS = {"refuse": "refused", "register": "registered", "collect": "collected"}
 
 VERSION_COLUMNS = pa.schema(
@@ -46,13 +49,16 @@ VERSION_COLUMNS = pa.schema(
 
 
 @contextmanager
-def connect(lake: Lake) -> Iterator[duckdb.DuckDBPyConnection]:
+def connect(lake: Lake, *, locked: bool = False) -> Iterator[duckdb.DuckDBPyConnection]:
     """An in-memory DuckDB with the lake's views and macros as they are committed now: what readers ask.
 
+    `locked`: for SQL of others, which then reaches the lake's committed files and nothing else (`lake/asking.py`).
     Raises StoreUnavailable where a file can't be read, LakeError for any other error of DuckDB's.
     """
     with _opened(lake) as connection:
-        _create_views(connection, lake)
+        files = _create_views(connection, lake)
+        if locked:
+            lock(connection, files)
         yield connection
 
 
@@ -109,6 +115,7 @@ def _signals_as_they_came() -> Iterator[None]:
 
 def prepare(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
     """Let the connection read the store's files: in an S3 lake, load httpfs and hand over the credentials."""
+    connection.execute("SET allow_persistent_secrets = false")  # neither read the user's nor write there
     connection.execute("SET TimeZone = 'UTC'")
     connection.execute("SET autoinstall_known_extensions = false")
     if store.s3 is None:
@@ -164,16 +171,16 @@ def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0]
 
 
-def _create_views(connection: duckdb.DuckDBPyConnection, lake: Lake) -> None:
+def _create_views(connection: duckdb.DuckDBPyConnection, lake: Lake) -> list[str]:
+    """Everything that readers ask; the URLs of the files that it reads."""
     serving = lake.serving()
     _create_versions(connection, lake.looks, serving.look_version)
     _create_versions(connection, lake.models, serving.model_version)
     _create_versions(connection, lake.indexes, serving.index_version)
     connection.execute("CREATE TABLE serving (look_version INTEGER, index_version INTEGER, model_version INTEGER)")
     connection.execute("INSERT INTO serving VALUES (?, ?, ?)", list(astuple(serving)))
-    tables = {
-        table.name: _relation(table, table.files()) for table in (lake.images, lake.embeddings, lake.scores, lake.runs)
-    }
+    files = {table: table.files() for table in (lake.images, lake.embeddings, lake.scores, lake.runs)}
+    tables = {table.name: _relation(table, committed) for table, committed in files.items()}
     runs = tables.pop("runs")
     _create(connection, "tables", **tables)
     _create(
@@ -183,6 +190,7 @@ def _create_views(connection: duckdb.DuckDBPyConnection, lake: Lake) -> None:
         look_version=serving.look_version or NO_VERSION,
         model_version=serving.model_version or NO_VERSION,
     )
+    return [file.url for committed in files.values() for file in committed]
 
 
 def _create(connection: duckdb.DuckDBPyConnection, name: str, **words: str | int) -> None:
@@ -210,16 +218,16 @@ def describe_versions(versions: Versions, serving: int | None) -> list[dict[str,
     named = sorted({entry.version for entry in entries if entry.action != "collect"})
     return [
         {
-            "version": manifest.version,
-            "status": STATUS.get(newest[manifest.version].action, "accepted"),
-            "is_current": manifest.version == current,
-            "is_serving": manifest.version == serving,
-            "created_at": manifest.created_at,
-            "changed_at": newest[manifest.version].at,
-            "reason": newest[manifest.version].reason,
-            "properties": json.dumps(manifest.properties),
+            "version": version,
+            "status": DAMAGED if manifest is None else STATUS.get(newest[version].action, "accepted"),
+            "is_current": version == current,
+            "is_serving": version == serving,
+            "created_at": None if manifest is None else manifest.created_at,
+            "changed_at": newest[version].at,
+            "reason": newest[version].reason,
+            "properties": json.dumps({} if manifest is None else manifest.properties),
         }
-        for manifest in versions.manifests(named)
+        for version, manifest in versions.manifests(named).items()
     ]
 
 
@@ -232,9 +240,20 @@ def _relation(table: Table, files: Sequence[TableFile], *, located: bool = False
         columns = [f"NULL::{_sql_type(f.type)} AS {f.name}" for f in table.schema]
         columns += ["NULL::VARCHAR AS filename", "NULL::BIGINT AS file_row_number"] if located else []
         return f"(SELECT {', '.join(columns)} WHERE false)"
-    options = f"hive_partitioning = {'true' if table.partition_by else 'false'}"
-    options += ", filename = true, file_row_number = true" if located else ""
-    return f"read_parquet({listed(file.url for file in files)}, {options})"
+    # Not by hive_partitioning: DuckDB reads KEY=VALUE from the whole path, the lake's own folder included.
+    options = "hive_partitioning = false" + (", filename = true, file_row_number = true" if located else "")
+    column = table.partition_by
+    if column is None:
+        return f"read_parquet({listed(file.url for file in files)}, {options})"
+    kind = _sql_type(table.schema.field(column).type)
+    by_value: dict[int, list[str]] = defaultdict(list)
+    for file in files:
+        by_value[int(file.partition[column])].append(file.url)
+    parts = (
+        f"SELECT *, {value}::{kind} AS {column} FROM read_parquet({listed(urls)}, {options})"
+        for value, urls in sorted(by_value.items())
+    )
+    return f"({' UNION ALL BY NAME '.join(parts)})"
 
 
 def listed(urls: Iterable[str]) -> str:

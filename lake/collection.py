@@ -9,19 +9,27 @@ What no log names may belong to a run that is still at work, so it goes only whe
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from lake.collection_policy import CollectionPolicy
+from lake.directory import is_partial
 from lake.errors import LostRace
 from lake.lake import Lake
 from lake.log import Entry, known_among
-from lake.manifest import MANIFEST
+from lake.manifest import MANIFEST, is_plain
 from lake.store import ObjectInfo
 from lake.versions import CLAIM, Versions
 
+FOLDERS = ("work", "running", "checkpoints")  # whose folders need not stay when they are empty
+_OF_A_VERSION = re.compile(r"\w+/versions/([0-9]{6,})/(.+)")
+# What desktops, editors and copying programs name their own files.
+_OTHERS = re.compile(
+    r"~$|\.(tmp|temp|swp|swo|bak|orig|part|crdownload)$|^(Thumbs\.db|desktop\.ini|Icon\r?)$|copy", re.IGNORECASE
+)
 ATTEMPTS = 3  # a publication meanwhile moves the current version, and the plan is made again
 
 
@@ -65,18 +73,26 @@ def collect(lake: Lake, policy: CollectionPolicy, *, dry_run: bool = False, now:
     before = now - policy.longest_run
     # Indexes first: a look goes once no index that is kept names it.
     indexes = _collect_versions(lake, lake.indexes, policy, now, needed=set(), dry_run=dry_run)
-    kept = lake.indexes.manifests(sorted(set(lake.indexes.known()) - set(indexes.versions)))
-    named = {int(manifest.properties["look_version"]) for manifest in kept}
+    kept = lake.indexes.manifests(set(lake.indexes.known()) - set(indexes.versions))
+    named = {int(manifest.properties["look_version"]) for manifest in kept.values() if manifest is not None}
+    if None in kept.values():  # which look it is of, nobody can tell
+        named = set(lake.looks.known())
     looks = _collect_versions(lake, lake.looks, policy, now, needed=named, dry_run=dry_run)
     models = _collect_versions(lake, lake.models, policy, now, needed=set(), dry_run=dry_run)
     workspaces = _dead_workspaces(lake, before)
-    checkpoints = [each for each in _objects(lake, "checkpoints") if each.last_modified <= before]
+    checkpoints = [
+        each for each in _objects(lake, "checkpoints") if is_ours(each.path) and each.last_modified <= before
+    ]
     tables = (lake.images, lake.embeddings, lake.scores, lake.runs)
-    parts = [part for table in tables for part in table.collect_parts(policy.longest_run, dry_run=dry_run)]
+    parts = [part for table in tables for part in table.collect_parts(before, dry_run=dry_run)]
     versioned = [*indexes.files, *looks.files, *models.files]
     loose = [*checkpoints, *(each for objects in workspaces.values() for each in objects)]
+    known = {each.path for each in (*versioned, *loose, *parts)}
+    loose += [each for each in _partial(lake) if each.last_modified <= before and each.path not in known]
     if not dry_run:
         lake.store.delete([each.path for each in (*versioned, *loose)])
+        for prefix in FOLDERS:
+            lake.store.delete_empty_folders(prefix, before)
     return Collected(
         indexes=tuple(indexes.versions),
         looks=tuple(looks.versions),
@@ -124,16 +140,23 @@ def _find_files(lake: Lake, versions: Versions, entries: list[Entry], going: set
     """Files that no kept version names: those of collected versions at once, others when they are old enough."""
     kept = known_among(entries) - going
     collected = {entry.version for entry in entries if entry.action == "collect"} | going
+    manifests = versions.manifests(sorted(kept))
     referenced = {
         versions.path(record.held_by(manifest.version), record.name)
-        for manifest in versions.manifests(sorted(kept))
+        for manifest in manifests.values()
+        if manifest is not None
         for record in manifest.files
     }
+    # A damaged manifest may have named anything up to its own version.
+    unknown = max((version for version, manifest in manifests.items() if manifest is None), default=0)
     files: list[ObjectInfo] = []
     drafts: dict[int, list[ObjectInfo]] = defaultdict(list)
     for file in _objects(lake, f"{versions.kind}/versions"):
-        number, name = int(file.path.split("/")[2]), file.path.rsplit("/", 1)[-1]
-        if file.path in referenced or name in (CLAIM, MANIFEST):
+        place = _OF_A_VERSION.fullmatch(file.path)
+        if place is None or file.path in referenced or place[2] in (CLAIM, MANIFEST) or not is_ours(file.path):
+            continue
+        number = int(place[1])
+        if number <= unknown:
             continue
         if number not in kept | collected:
             drafts[number].append(file)
@@ -147,8 +170,20 @@ def _dead_workspaces(lake: Lake, before: datetime) -> dict[str, list[ObjectInfo]
     """What runs left behind that were killed: every object of a run whose youngest one is old."""
     runs: dict[str, list[ObjectInfo]] = defaultdict(list)
     for each in _objects(lake, "work"):
-        runs[each.path.split("/")[1]].append(each)
+        if each.path.count("/") > 1 and is_ours(each.path):
+            runs[each.path.split("/")[1]].append(each)
     return {run: objects for run, objects in runs.items() if _are_old(objects, before)}
+
+
+def _partial(lake: Lake) -> list[ObjectInfo]:
+    """What killed writers left half written, wherever it lies; an object store shows nobody such."""
+    return [] if lake.store.directory is None else [each for each in _objects(lake, "") if is_partial(each.path)]
+
+
+def is_ours(path: str) -> bool:
+    """Whether an object's name can be one that we gave it: what a desktop or an editor leaves is not."""
+    name = path.rsplit("/", 1)[-1]
+    return is_plain(name.split("#")[0]) and not _OTHERS.search(name) and (is_partial(name) or "#" not in name)
 
 
 def _objects(lake: Lake, prefix: str) -> Iterator[ObjectInfo]:

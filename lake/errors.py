@@ -10,6 +10,7 @@ LakeError                  stop the run; the message is one line that says what 
 ├── LeaseLost              another run took over because this one seemed dead; stop, and commit nothing more
 ├── NoLake                 the root holds no lake; ingest makes one
 ├── UnknownVersion         no such version was ever recorded
+├── DamagedDocument        a log entry, a manifest or the marker is not what was written
 └── CorruptFile            size or sha256 differ from the manifest; never open the file
 """
 
@@ -54,6 +55,10 @@ class UnknownVersion(LakeError):
 
 class NoLake(LakeError):
     """There is no lake at this URI."""
+
+
+class DamagedDocument(LakeError):
+    """One of the lake's small JSON objects is empty, cut off or not one of ours."""
 
 
 class CorruptFile(LakeError):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
-from lake.errors import LakeError, NoLake, ObjectNotFound
+from lake.errors import DamagedDocument, LakeError, NoLake, ObjectNotFound
 from lake.schemas import EMBEDDINGS, IMAGES, RUNS, SCORES
 from lake.store import Store, open_store
 from lake.tables import Table
@@ -104,8 +105,16 @@ def open_lake(uri: str, *, create: bool = False) -> Lake:
         store.put(MARKER, LAYOUT)  # proves, before any work, that the lake can be written
         layout = LAYOUT
     if layout != LAYOUT:
-        raise LakeError(f"the lake at {store.uri} has another layout than this Vitrine writes: update Vitrine")
+        raise _other_layout(store, layout)
     return Lake(store)
+
+
+def _other_layout(store: Store, layout: bytes) -> LakeError:
+    try:
+        json.loads(layout)
+    except ValueError:
+        return DamagedDocument(f"{MARKER} in {store.uri} is damaged: `vitrine doctor --repair` writes it anew")
+    return LakeError(f"the lake at {store.uri} has another layout than this Vitrine writes: update Vitrine")
 
 
 def _reopened(uri: str, epoch: int) -> Lake:

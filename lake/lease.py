@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from lake.errors import LakeBusy, LakeError, ObjectExists, StoreUnavailable, lost
+from lake.errors import LakeBusy, LakeError, ObjectExists, ObjectNotFound, StoreUnavailable, lost
 from lake.lake import Lake
 from lake.presence import BEATS, Presence, Writer, is_old, last_seen
 from lake.store import Store
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 5.0  # between two tries of a run that waits
 EPOCHS_KEPT = 10
-_EPOCH = re.compile(r"lease/(\d{12})\.(json|released|ended)$")
+_EPOCH = re.compile(r"lease/([0-9]{12})\.(json|released|ended)")
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ def _create(store: Store, path: str, writer: Writer) -> bool:
     except (ObjectExists, StoreUnavailable) as error:
         if isinstance(error, StoreUnavailable) and not store.exists(path):
             raise
-        return Writer.from_json(store.get(path)).run_id == writer.run_id
+        return _writer(store, path).run_id == writer.run_id
     return True
 
 
@@ -192,8 +192,15 @@ def _last(store: Store) -> _Epoch | None:
         return None
     number = max(epochs)
     ends = {path.rpartition(".")[2] for path in epochs[number]} - {"json"}
-    writer = Writer.from_json(store.get(f"lease/{number:012d}.json"))
-    return _Epoch(number, writer, "released" in ends, bool(ends))
+    return _Epoch(number, _writer(store, f"lease/{number:012d}.json"), "released" in ends, bool(ends))
+
+
+def _writer(store: Store, path: str) -> Writer:
+    """Who holds an epoch; of a damaged one nobody knows, and without a sign of life it is taken over like any other."""
+    try:
+        return Writer.from_json(store.get(path))
+    except (ObjectNotFound, ValueError):
+        return Writer("unknown", "a run whose lease entry is damaged", "unknown", "unknown", 0, None)
 
 
 def held_by(store: Store) -> Writer | None:
@@ -205,6 +212,6 @@ def held_by(store: Store) -> Writer | None:
 def _epochs(store: Store) -> dict[int, list[str]]:
     epochs: dict[int, list[str]] = {}
     for path in store.names("lease"):
-        if match := _EPOCH.match(path):
+        if match := _EPOCH.fullmatch(path):
             epochs.setdefault(int(match[1]), []).append(path)
     return epochs

@@ -16,8 +16,10 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
+from pydantic import AwareDatetime
+
 from lake import documents
-from lake.errors import LostRace, UnknownVersion, lost
+from lake.errors import DamagedDocument, LostRace, UnknownVersion, lost
 from lake.store import Store
 
 Kind = Literal["looks", "models", "indexes"]
@@ -27,7 +29,7 @@ FENCE: Action = "fence"  # an entry that only raises the epoch (`lake/lease.py`)
 QUIET = ("register", "serve", "refuse", "collect", FENCE)  # actions that leave the current version alone
 SERVING = ("serve", "roll back")  # actions from which on readers use the version
 READERS = 16  # small objects read at once: an S3 answers each in tens of milliseconds, and a log grows every night
-_ENTRY = re.compile(r"/log/\d{12}\.json$")
+_ENTRY = re.compile(r"\w+/log/[0-9]{12}\.json")
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Entry:
     action: Action
     version: int  # the version that the action is about
     current: int | None  # the version that is current from here on
-    at: datetime
+    at: AwareDatetime
     reason: str
     write_id: str
     epoch: int = 0  # the newest of the lease on the lake when it was written
@@ -175,7 +177,7 @@ class Log:
 
     def _paths(self) -> list[str]:
         """The log's objects, oldest first. What a killed writer left half done beside them is none of it."""
-        return [path for path in self._store.names(f"{self.kind}/log") if _ENTRY.search(path)]
+        return [path for path in self._store.names(f"{self.kind}/log") if _ENTRY.fullmatch(path)]
 
     def _since(self, entry: Entry | None) -> list[Entry]:
         last = self._path(0 if entry is None else entry.sequence)
@@ -186,8 +188,10 @@ class Log:
             return list(pool.map(self._read, paths))
 
     def _read(self, path: str) -> Entry:
-        body = documents.read(self._store, path)
-        return Entry(**(body | {"at": datetime.fromisoformat(body["at"])}))
+        entry = documents.read(self._store, path, Entry)
+        if self._path(entry.sequence) != path:
+            raise DamagedDocument(f"{path} in {self._store.uri} is damaged (it is entry {entry.sequence}): remove it")
+        return entry
 
 
 def known_among(entries: Iterable[Entry]) -> set[int]:

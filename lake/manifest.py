@@ -7,15 +7,25 @@ A manifest may name files that lie in an earlier version's folder. They stay as 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+from pydantic import AwareDatetime
 
 from lake.errors import CorruptFile
 
 MANIFEST = "manifest.json"
+# A name becomes a path on the machine of whoever reads the version: nothing in it may lead elsewhere, on any system.
+_NAME = re.compile(r"[^\s./\\:*?\"<>|%#][^/\\:*?\"<>|%#]*(/[^\s./\\:*?\"<>|%#][^/\\:*?\"<>|%#]*)*")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def is_plain(name: str) -> bool:
+    """Whether a name can be that of a version's file: parts between slashes, none hidden, absolute or upwards."""
+    return len(name) <= 200 and name.isprintable() and _NAME.fullmatch(name) is not None
 
 
 def path_in(holder: int, name: str) -> str:
@@ -31,6 +41,12 @@ class FileRecord:
     size_bytes: int
     sha256: str
     stored_in: int | None = None  # the version whose folder holds it; None: the version's own
+
+    def __post_init__(self) -> None:
+        if not is_plain(self.name):
+            raise ValueError(f"{self.name!r} is no name of a version's file")
+        if self.size_bytes < 0 or not _SHA256.fullmatch(self.sha256) or self.held_by(1) < 1:
+            raise ValueError(f"{self.name}: expected a size, a sha256 and the number of a version")
 
     def held_by(self, version: int) -> int:
         """The version whose folder holds this file of `version`."""
@@ -55,15 +71,9 @@ class Manifest:
     """What a version holds: its files and whatever its maker says of it."""
 
     version: int
-    created_at: datetime
+    created_at: AwareDatetime
     files: tuple[FileRecord, ...]
     properties: Mapping[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def from_dict(cls, body: Mapping[str, Any]) -> Manifest:
-        """What `to_dict` gave."""
-        files = tuple(FileRecord(**record) for record in body["files"])
-        return cls(body["version"], datetime.fromisoformat(body["created_at"]), files, body["properties"])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a document."""

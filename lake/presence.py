@@ -18,6 +18,8 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from lake.errors import LakeError, ObjectNotFound
 from lake.lease_policy import LEASE_SECONDS
 from lake.store import Store
@@ -25,6 +27,7 @@ from lake.store import Store
 logger = logging.getLogger(__name__)
 
 BEATS = 6  # signs of life in that time
+_MOST_SECONDS = 1e9  # without a sign of life, that anybody may have set
 
 
 @dataclass(frozen=True)
@@ -56,12 +59,11 @@ class Writer:
 
     @classmethod
     def from_json(cls, data: bytes) -> Writer:
-        """What `to_json` wrote."""
-        body = json.loads(data)
-        known = {
-            name: value for name, value in body.items() if name in cls.__dataclass_fields__
-        }  # a later one's say more
-        return cls(**known | {"open_runs": tuple(OpenRun(**run) for run in body["open_runs"])})
+        """What `to_json` wrote; a later Vitrine's may say more. Raises ValueError for anything else."""
+        writer = TypeAdapter(cls).validate_json(data, strict=True)
+        if "/" in writer.run_id or not 0 < writer.lease_seconds < _MOST_SECONDS:
+            raise ValueError(f"no run writes such a sign of life: {writer}")
+        return writer
 
     def to_json(self) -> bytes:
         """As an object of the lake."""
@@ -118,7 +120,7 @@ class Presence:
         """Give a sign of life now."""
         with self._lock:
             if not self._stopped.is_set():
-                self.store.put(_presence(self._writer.run_id), self.writer.to_json())
+                self.store.put(_presence(self._writer.run_id), self.writer.to_json(), durable=False)
 
     def opened(self, run: OpenRun) -> None:
         """A flow run of this process has begun: should the process die, a later run writes its row."""
@@ -154,9 +156,9 @@ def dead_runs(presence: Presence) -> list[tuple[Writer, datetime]]:
     for run_id, at in seen.items():
         try:
             writer = Writer.from_json(presence.store.get(_presence(run_id)))
-        except (ObjectNotFound, ValueError, TypeError):  # it has just ended, or is none of ours
+        except (ObjectNotFound, ValueError):  # it has just ended, or is none of ours
             continue
-        if run_id != presence.writer.run_id and (writer.process_is_gone or is_old(writer, at, now)):
+        if writer.run_id == run_id != presence.writer.run_id and (writer.process_is_gone or is_old(writer, at, now)):
             dead.append((writer, at))
     return dead
 

@@ -1,7 +1,7 @@
 """Objects under one root URI: a local directory or an S3 prefix, the same calls for both.
 
-Bytes move through obstore. The only conditional write used anywhere is put-if-absent: it is the one that every store
-has.
+Bytes move through obstore on S3 and are plain files in a directory (`lake/directory.py`). The only conditional write
+used anywhere is put-if-absent: it is the one that every store has.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from urllib.parse import unquote
 import obstore
 import pyarrow as pa
 from obstore import exceptions
-from obstore.store import LocalStore, MemoryStore
+from obstore.store import MemoryStore
 
+from lake import directory as files
 from lake.errors import LakeError, ObjectNotFound
 from lake.listing import from_obstore, in_ranges, walk
 from lake.s3 import S3Location, locate
@@ -61,27 +62,43 @@ class Store:
         """The object's bytes. Raises ObjectNotFound."""
         with translated(self.uri, path):
             if self.directory is not None:
-                return (self.directory / path).read_bytes()
+                return files.inside(self.directory, path).read_bytes()
             if self.s3 is not None and _is_odd(path):
                 return self.s3.get(path)
             return bytes(obstore.get(self._backend, path).bytes())
 
-    def put(self, path: str, data: bytes | Path) -> None:
-        """Write the object whole; readers see the old bytes or the new, never a part."""
+    def put(self, path: str, data: bytes | Path, *, durable: bool = True) -> None:
+        """Write the object whole; readers see the old bytes or the new, never a part.
+
+        A directory's file is on the disk when this returns, unless it need not be `durable`: it is of no use to
+        anyone once this run has died.
+        """
         with translated(self.uri, path):
-            obstore.put(self._backend, path, data)
+            if self.directory is not None:
+                files.write(files.inside(self.directory, path), data, durable=durable)
+            else:
+                obstore.put(self._backend, path, data)
 
     def put_new(self, path: str, data: bytes) -> None:
         """Write the object only where there is none. Raises ObjectExists."""
         with translated(self.uri, path):
-            obstore.put(self._backend, path, data, mode="create", use_multipart=False)
+            if self.directory is not None:
+                files.write(files.inside(self.directory, path), data, new=True)
+            else:
+                obstore.put(self._backend, path, data, mode="create", use_multipart=False)
+
+    def settle(self, path: str) -> None:
+        """Have an object that another engine wrote on the disk; elsewhere than in a directory it is."""
+        if self.directory is not None:
+            with translated(self.uri, path):
+                files.sync(files.inside(self.directory, path))
 
     def exists(self, path: str) -> bool:
         """Whether there is an object at exactly this path."""
         try:
             with translated(self.uri, path):
                 if self.directory is not None:
-                    return (self.directory / path).is_file()
+                    return files.inside(self.directory, path).is_file()
                 obstore.head(self._backend, path)
         except ObjectNotFound:
             return False
@@ -138,9 +155,18 @@ class Store:
         for path in paths:
             try:
                 with translated(self.uri, path):
-                    obstore.delete(self._backend, path)
+                    if self.directory is not None:
+                        files.remove(self.directory, files.inside(self.directory, path))
+                    else:
+                        obstore.delete(self._backend, path)
             except ObjectNotFound:
                 continue
+
+    def delete_empty_folders(self, prefix: str, before: datetime) -> None:
+        """Remove a directory's empty folders below the prefix that are as old; elsewhere there are none."""
+        if self.directory is not None:
+            with translated(self.uri, prefix):
+                files.remove_empty_folders(self.directory / prefix, before.timestamp())
 
     def check(self) -> None:
         """Ask the root one cheap question. Raises LakeError where it does not answer as a root should."""
@@ -202,7 +228,7 @@ def _open_directory(uri: str, *, create: bool) -> Store:
         verb = "created" if create else "opened"
         raise LakeError(f"{directory} can't be {verb}: {error.strerror}") from error
     directory = directory.resolve()
-    return Store(directory.as_uri(), LocalStore(prefix=directory), directory=directory, s3=None)
+    return Store(directory.as_uri(), None, directory=directory, s3=None)
 
 
 def _open_s3(uri: str) -> Store:

@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote, unquote
 
 import pyarrow as pa
 
-from lake.errors import LakeError, StoreUnavailable, lost
+from lake.directory import is_below
+from lake.errors import DamagedDocument, LakeError, ObjectNotFound, lost
 from lake.parquet import encode_parquet
+from lake.retries import retried
 from lake.store import ObjectInfo, Store
+from lake.store_errors import by_cause
 
 WRITER = "vitrine-writer"  # a Delta application id: its version is the epoch of the lease on the lake
-FENCE_ATTEMPTS = 5  # who is to be fenced off commits once or twice meanwhile
+PARTS = "vitrine.parts"  # in a commit's metadata: how many parts it adds, to tell one that was cut off
 COMMIT_RETRIES = 100  # appends never conflict; delta-rs's own 15 were not enough for eight writers on S3
 
 
@@ -80,42 +84,41 @@ class Table:
 
         Raises LakeError where the table can't be written, LeaseLost where a run of a later epoch has fenced it.
         """
+        return retried(lambda: self._commit(parts, application_id)) if parts else False
+
+    def _commit(self, parts: list[Part], application_id: str) -> bool:
         from deltalake.exceptions import DeltaError
 
-        if not parts:
+        table = self._open_or_create()
+        if table.transaction_version(application_id) is not None:
             return False
+        self._check_epoch(table)
         try:
-            table = self._open_or_create()
-            if table.transaction_version(application_id) is not None:
-                return False
-            self._check_epoch(table)
             self._append(table, parts, {application_id: 1})
-        except DeltaError as error:
+        except (DeltaError, OSError) as error:
             table = self._open_or_create()
             if table.transaction_version(application_id) is not None:  # its twin, or ours whose answer was lost
                 return False
             self._check_epoch(table)
-            raise StoreUnavailable(f"the {self.name} table could not be committed: {error}") from error
-        except OSError as error:
-            raise LakeError(f"the {self.name} table can't be written: {error}") from error
+            raise self._failure("can't be committed", error) from error
+        self._settle(int(table.version()) + 1)
         return True
 
     def fence(self) -> None:
         """Have the table refuse commits under an older epoch. Raises StoreUnavailable."""
+        retried(self._fence)
+
+    def _fence(self) -> None:
         from deltalake.exceptions import DeltaError
 
-        for attempt in range(FENCE_ATTEMPTS):
-            try:
-                table = self._open_or_create()
-                if (table.transaction_version(WRITER) or 0) < self.epoch:
-                    self._append(table, [], {})
-            except DeltaError as error:  # the run to be fenced off has just committed: it came before, and counts
-                if attempt == FENCE_ATTEMPTS - 1:
-                    raise StoreUnavailable(f"the {self.name} table could not be fenced: {error}") from error
-            except OSError as error:
-                raise LakeError(f"the {self.name} table can't be written: {error}") from error
-            else:
-                return
+        table = self._open_or_create()
+        if (table.transaction_version(WRITER) or 0) >= self.epoch:
+            return
+        try:
+            self._append(table, [], {})
+        except (DeltaError, OSError) as error:  # the run to be fenced off may just have committed: it came before
+            raise self._failure("can't be fenced", error) from error
+        self._settle(int(table.version()) + 1)
 
     def _append(self, table: Any, parts: list[Part], transactions: dict[str, int]) -> None:
         """One commit. delta-rs refuses it where another commit of WRITER's has come since the table was opened."""
@@ -129,9 +132,16 @@ class Table:
             partition_by=[self.partition_by] if self.partition_by else None,
             commit_properties=CommitProperties(
                 app_transactions=[Transaction(name, version) for name, version in (transactions | writer).items()],
+                custom_metadata={PARTS: str(len(parts))},
                 max_commit_retries=COMMIT_RETRIES,
             ),
         )
+
+    def _settle(self, version: int) -> None:
+        """Have the commits from a version on, which delta-rs does not sync, on the disk of a local lake."""
+        while self.store.directory is not None and self.store.exists(path := commit_path(self.name, version)):
+            self.store.settle(path)
+            version += 1
 
     def _check_epoch(self, table: Any) -> None:
         newest = table.transaction_version(WRITER) or 0
@@ -140,40 +150,56 @@ class Table:
 
     def files(self) -> list[TableFile]:
         """The committed files, oldest path first; none where the table does not exist yet."""
-        table = self._open()
-        if table is None:
-            return []
+        table = retried(self._open)
+        return [] if table is None else self._files(table)
+
+    def _files(self, table: Any) -> list[TableFile]:
         actions = pa.table(table.get_add_actions(flatten=True))
         rows = actions.select([c for c in actions.column_names if c in _ACTION_COLUMNS or c.startswith("partition.")])
         return sorted((self._file(row) for row in rows.to_pylist()), key=lambda file: file.path)
 
     def version(self) -> int:
         """The number of the newest commit, −1 where the table does not exist yet."""
-        table = self._open()
+        table = retried(self._open)
         return -1 if table is None else int(table.version())
 
-    def collect_parts(self, age: timedelta, *, dry_run: bool) -> list[ObjectInfo]:
-        """Delete the Parquet files older than `age` that no commit names: parts of killed runs. Returns them."""
-        from deltalake.exceptions import DeltaError
+    def collect_parts(self, before: datetime, *, dry_run: bool) -> list[ObjectInfo]:
+        """Delete the parts that were written before a time and that no commit names: those of killed runs.
 
-        written = [part for page in self.store.pages(self.name) for part in page if part.path.endswith(".parquet")]
-        table = self._open()
+        Returns them. Not by delta-rs's vacuum, which ends at a name that it can't spell and deletes what others put
+        there.
+        """
+        written = [part for page in self.store.pages(self.name) for part in page if self._is_part(part.path)]
+        table = retried(self._open)
         if table is None:
             return []  # young or old, they may still be committed by the run that makes the table
-        try:
-            gone = table.vacuum(
-                retention_hours=math.ceil(age / timedelta(hours=1)),
-                dry_run=dry_run,
-                enforce_retention_duration=False,
-                full=True,
-            )
-        except DeltaError as error:
-            raise StoreUnavailable(f"the {self.name} table could not be cleaned: {error}") from error
-        paths = {f"{self.name}/{unquote(path)}" for path in gone}
-        return [part for part in written if part.path in paths]
+        kept = {file.path for file in self._files(table)} | self._buried(table, before)
+        gone = [part for part in written if part.path not in kept and part.last_modified <= before]
+        if gone and not dry_run:
+            self.store.delete([part.path for part in gone])
+            # The table's history tells of it.
+            retried(lambda: self._commit([], f"collect-{datetime.now(UTC).isoformat()}"))
+        return gone
+
+    def _is_part(self, path: str) -> bool:
+        """Whether a path is that of a part, or of one that was being written, and not of what others put there."""
+        below = path.removeprefix(f"{self.name}/")
+        folder = rf"{self.partition_by}=[0-9]+/" if self.partition_by else ""
+        return re.fullmatch(rf"{folder}[\w-][^/]*\.parquet(#[0-9a-f]+)?", below) is not None
+
+    def _buried(self, table: Any, before: datetime) -> set[str]:
+        """Parts that commits after a time have removed: readers of the table as it was may still have them open."""
+
+        def removed(hours: float) -> set[str]:
+            paths = table.vacuum(retention_hours=math.ceil(hours), dry_run=True, enforce_retention_duration=False)
+            return {f"{self.name}/{unquote(path)}" for path in paths}
+
+        return removed(0) - removed((datetime.now(UTC) - before) / timedelta(hours=1))
 
     def _file(self, row: dict[str, Any]) -> TableFile:
         path = f"{self.name}/{unquote(row['path'])}"
+        if not is_below(path):
+            raise DamagedDocument(f"the {self.name} table of {self.store.uri} names {path!r}, which is not in it")
         column = self.partition_by
         partition = {column: str(row[f"partition.{column}"])} if column else {}
         return TableFile(self.store.url(path), path, partition, int(row["num_records"]), int(row["size_bytes"]))
@@ -183,11 +209,40 @@ class Table:
         from deltalake.exceptions import DeltaError, TableNotFoundError
 
         try:
-            return DeltaTable(self._uri, storage_options=self.store.storage_options)
+            table = DeltaTable(self._uri, storage_options=self.store.storage_options)
         except TableNotFoundError:
             return None
         except (DeltaError, OSError) as error:
-            raise StoreUnavailable(f"the {self.name} table can't be read: {error}") from error
+            for path in self.damaged_commits():
+                raise self._damaged(path) from error
+            raise self._failure("can't be read", error) from error
+        # Of an empty entry, as a power failure may leave, delta-rs makes a commit of nothing, without a word.
+        newest = commit_path(self.name, int(table.version()))
+        if self.store.directory is not None and not self._is_whole(newest):
+            raise self._damaged(newest)
+        return table
+
+    def damaged_commits(self) -> list[str]:
+        """The entries of the table's log that are not what was written, oldest first. Reads them all."""
+        entries = re.compile(rf"{self.name}/_delta_log/[0-9]{{20}}\.json")
+        paths = [path for path in self.store.names(f"{self.name}/_delta_log") if entries.fullmatch(path)]
+        return [path for path in paths if not self._is_whole(path)]
+
+    def _is_whole(self, path: str) -> bool:
+        try:
+            return commit_is_whole(self.store.get(path))
+        except ObjectNotFound:  # a checkpoint stands for it
+            return True
+
+    def _damaged(self, path: str) -> DamagedDocument:
+        return DamagedDocument(
+            f"the {self.name} table can't be read: {path} in {self.store.uri} is damaged; `vitrine doctor` says what "
+            "can be done"
+        )
+
+    def _failure(self, what: str, error: Exception) -> LakeError:
+        what = f"the {self.name} table {what}"
+        return by_cause(error, self.store.uri, f"the {self.name} table of {self.store.uri}", what)
 
     def _open_or_create(self) -> Any:
         from deltalake import CommitProperties, DeltaTable
@@ -197,7 +252,7 @@ class Table:
         if table is not None:
             return table
         try:
-            return DeltaTable.create(
+            table = DeltaTable.create(
                 self._uri,
                 self.schema,
                 partition_by=self.partition_by,
@@ -205,15 +260,33 @@ class Table:
                 # A lost race must not be retried as a later commit: it would change the winner's protocol.
                 commit_properties=CommitProperties(max_commit_retries=0),
             )
-        except DeltaError:
+        except (DeltaError, OSError) as error:
             table = self._open()
             if table is None:
-                raise
-            return table
+                raise self._failure("can't be made", error) from error
+        else:
+            self._settle(0)
+        return table
 
     @property
     def _uri(self) -> str:
         return self.store.url(self.name)
+
+
+def commit_path(table: str, version: int) -> str:
+    """Where an entry of a table's log lies below the lake's root."""
+    return f"{table}/_delta_log/{version:020d}.json"
+
+
+def commit_is_whole(data: bytes) -> bool:
+    """Whether an entry of a table's log has all its lines; of one of ours it is known how many they are."""
+    try:
+        actions = [json.loads(line) for line in data.splitlines() if line.strip()]
+        said: Any = next((action["commitInfo"].get(PARTS) for action in actions if "commitInfo" in action), None)
+        added = sum("add" in action for action in actions)
+        return bool(actions) and (said is None or (int(said) == added and "txn" in actions[-1]))
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return False
 
 
 _ACTION_COLUMNS = ("path", "size_bytes", "num_records")

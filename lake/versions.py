@@ -22,7 +22,7 @@ from typing import Any
 
 from lake import documents
 from lake.cache import copy_into, forget_older, version_below, versions_below
-from lake.errors import CorruptFile, ObjectNotFound
+from lake.errors import CorruptFile, DamagedDocument, ObjectNotFound
 from lake.log import READERS, Kind, Log
 from lake.manifest import MANIFEST, FileRecord, Manifest, sha256_of_file
 from lake.store import Store
@@ -92,17 +92,31 @@ class Versions(Log):
         return _path(self.kind, version, name)
 
     def manifest(self, version: int) -> Manifest:
-        """A sealed version's manifest. Raises UnknownVersion."""
+        """A sealed version's manifest. Raises UnknownVersion, DamagedDocument for one that is gone or not whole."""
+        path = self.path(version, MANIFEST)
         try:
-            body = documents.read(self._store, self.path(version, MANIFEST), f"{self.kind} version {version}")
+            manifest = documents.read(self._store, path, Manifest)
         except ObjectNotFound as error:
+            if version in self.known():
+                raise DamagedDocument(f"{error}: roll {self.kind} back to another version") from error
             raise self.unknown(version) from error
-        return Manifest.from_dict(body)
+        if manifest.version != version:
+            raise DamagedDocument(f"{path} in {self._store.uri} is damaged: it is version {manifest.version}'s")
+        return manifest
 
-    def manifests(self, versions: Iterable[int]) -> list[Manifest]:
-        """The manifests of several versions, read at once."""
+    def manifests(self, versions: Iterable[int]) -> dict[int, Manifest | None]:
+        """The manifests of several versions, read at once; None for one that is damaged, which stops nobody else."""
+
+        def whole(version: int) -> Manifest | None:
+            try:
+                return self.manifest(version)
+            except DamagedDocument as error:
+                logger.warning("%s", error)
+                return None
+
+        numbers = list(versions)
         with ThreadPoolExecutor(READERS) as pool:
-            return list(pool.map(self.manifest, versions))
+            return dict(zip(numbers, pool.map(whole, numbers), strict=True))
 
     def read(self, version: int, name: str) -> bytes:
         """One file of a version, its size and sha256 verified. Raises CorruptFile, UnknownVersion."""

@@ -26,7 +26,7 @@ def write_shard(store: Store, run_id: str, kind: str, number: int, rows: pa.Tabl
     path = f"work/{run_id}/{kind}-{number:05d}.parquet"
     sink = io.BytesIO()
     pq.write_table(rows, sink, compression="zstd")
-    store.put(path, sink.getvalue())
+    store.put(path, sink.getvalue(), durable=False)  # of no use to anyone once the run has died
     return Shard(number, path, rows.num_rows)
 
 

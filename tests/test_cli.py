@@ -273,8 +273,8 @@ def test_the_versions_of_looks_are_listed_and_an_earlier_one_put_back_with_its_i
         ("SELECT {'a': [1, 2]} AS s, 'x'::BLOB AS b, 'ä' AS u", [{"s": {"a": [1, 2]}, "b": "78", "u": "ä"}]),
         ("CREATE TABLE t (a INT); INSERT INTO t VALUES (7); FROM t", [{"a": 7}]),
         ("SELECT 1 AS a WHERE false", []),
-        ("", []),
-        ("/* nothing */", []),
+        ("SELECT 1 AS a; SELECT 2 AS b", [[{"a": 1}], [{"b": 2}]]),
+        ("SELECT 'a\u202eb\u009bm\x1b]0;x\x07' AS k", [{"k": "a\u202eb\u009bm\x1b]0;x\x07"}]),
     ],
 )
 def test_sql_prints_whatever_a_query_gives_as_json(run: Run, small: SmallLake, query: str, rows: list[Any]) -> None:

@@ -32,7 +32,8 @@ CONTENT = """
 HELD = """
     CREATE OR REPLACE TEMP TABLE held AS
     SELECT files.shard, stored.file_row_number AS row, live.rowid AS live
-    FROM read_parquet({urls}, filename = true, file_row_number = true) AS stored JOIN files USING (filename)
+    FROM read_parquet({urls}, filename = true, file_row_number = true, hive_partitioning = false) AS stored
+    JOIN files USING (filename)
     LEFT JOIN live ON stored.image_key = live.image_key AND stored.sha256 = live.sha256
          AND stored.product_id IS NOT DISTINCT FROM live.product_id
 """

@@ -15,6 +15,7 @@ import typer
 
 from vitrine.cli import backbones, keeping, nights, reading
 from vitrine.cli.output import INTERRUPTED, STOPPED, TERMINATED, fail, nobody_reads
+from vitrine.cli.printable import PrintableFormatter
 
 # What every wrong use of the command line is; Typer does not export it.
 UsageError = cast(type[typer.BadParameter], typer.BadParameter.__base__)
@@ -74,7 +75,9 @@ def options(
     """What holds for every command."""
     _state["verbose"] = verbose
     level = logging.INFO if verbose else logging.WARNING
-    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(PrintableFormatter("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=level, handlers=[handler])
 
 
 def main() -> None:

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NoReturn
 
+from vitrine.cli.printable import printable
+
 INTERRUPTED = 130  # what Typer makes of Ctrl-C
 TERMINATED = 143  # what a shell makes of SIGTERM
 STOPPED = "what was committed stays, run it again for the rest"
@@ -30,11 +32,11 @@ def print_result(as_json: bool, result: Any, for_people: Callable[[Any], None]) 
         nobody_reads()
 
 
-def fail(message: str, code: int = 1) -> NoReturn:
-    """End with a line that says why."""
-    first, *rest = message.splitlines() or ["failed"]
+def fail(message: str, code: int = 1, *, lines: bool = False) -> NoReturn:
+    """End with a line that says why, or with several `lines`, where further ones show in which place."""
+    shown = "\n".join(map(printable, message.split("\n"))) if lines else printable(message)
     with suppress(OSError):  # the terminal may have gone
-        print(f"vitrine: {first}", *rest, sep="\n", file=sys.stderr)  # noqa: T201
+        print(f"vitrine: {shown or 'failed'}", file=sys.stderr)  # noqa: T201
     sys.exit(code)
 
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from rich.console import Console
 
+from vitrine.cli.printable import printable
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
@@ -49,13 +51,27 @@ class _Stderr:
         return self._stream.fileno()
 
 
-console = Console(highlight=False, soft_wrap=True)
-to_stderr = Console(file=cast(TextIO, _Stderr()), highlight=False, soft_wrap=True)
+class _Console(Console):
+    """A console for text that others wrote, keys and reasons: it shows what a terminal would carry out."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*(printable(each) if isinstance(each, str) else each for each in objects), **options)
+
+
+console = _Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+to_stderr = _Console(file=cast(TextIO, _Stderr()), highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 def print_json(value: Any) -> None:
     """One JSON document on stdout."""
-    print(json.dumps(_plain(value), indent=2, ensure_ascii=False, default=_as_text))  # noqa: T201 (the output of the command)
+    text = json.dumps(_plain(value), indent=2, ensure_ascii=False, default=_as_text)
+    # JSON spells the control characters below a space; the others, inside strings all, are spelled the same way here.
+    print("".join(each if each.isprintable() or each == "\n" else _spelled(each) for each in text))  # noqa: T201
+
+
+def _spelled(character: str) -> str:
+    """A character as JSON spells it, in one \\u or, beyond the first plane, two."""
+    return json.dumps(character)[1:-1]
 
 
 def to_rows(table: pa.Table) -> list[dict[str, Any]]:
@@ -78,7 +94,7 @@ def print_rows(
     """Rows as a table, or one block a row where a table would be wider than the terminal."""
     names = list(columns or (rows[0].keys() if rows else ()))
     if title:
-        console.print(title, style="bold", markup=False)
+        console.print(title, style="bold")
     if not rows:
         console.print("no rows")
         return
@@ -101,7 +117,7 @@ def _print_table(
             text.rjust(width) if is_right else text.ljust(width)
             for text, width, is_right in zip(cells, widths, right, strict=True)
         ]
-        console.print("  ".join(padded).rstrip(), style="dim" if number == 0 else None, markup=False)
+        console.print("  ".join(padded).rstrip(), style="dim" if number == 0 else None)
 
 
 def _print_blocks(names: Sequence[str], shown: Sequence[Sequence[str]]) -> None:
@@ -110,16 +126,16 @@ def _print_blocks(names: Sequence[str], shown: Sequence[Sequence[str]]) -> None:
         if number:
             console.print()
         for name, text in zip(names, cells, strict=True):
-            console.print(f"{name:<{width}}  {text}", markup=False)
+            console.print(f"{name:<{width}}  {text}")
 
 
 def print_fields(fields: Mapping[str, Any], title: str = "") -> None:
     """Names and values, one a line."""
     if title:
-        console.print(f"[bold]{title}[/bold]")
+        console.print(title, style="bold")
     width = max(map(len, fields), default=0)
     for name, value in fields.items():
-        console.print(f"  {name:<{width}}  {cell(value, most=200)}", markup=False)
+        console.print(f"  {name:<{width}}  {cell(value, most=200)}")
 
 
 def cell(value: Any, most: int = MOST_CELL, decimals: int | None = None) -> str:
@@ -135,7 +151,7 @@ def cell(value: Any, most: int = MOST_CELL, decimals: int | None = None) -> str:
         return f"{len(value)} bytes"
     if isinstance(value, list) and len(value) > 4:
         return f"[{', '.join(cell(item) for item in value[:3])}, … {len(value)}]"
-    text = str(value).replace("\n", " ")
+    text = printable(str(value).replace("\n", " "))
     return text if len(text) <= most else text[: most - 1] + "…"
 
 

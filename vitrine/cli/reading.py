@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,7 +13,7 @@ import typer
 from flows.parameters import ScoreParameters
 from tasks.config import Device
 from vitrine.cli.options import JsonOption, LakeOption, help_of, open_lake
-from vitrine.cli.output import fail, print_result
+from vitrine.cli.output import print_result
 
 
 def search(
@@ -108,26 +110,31 @@ def near_duplicates(
 
 def sql(
     query: Annotated[
-        str, typer.Argument(help="One or more statements; views and macros are those of catalogue.duckdb.")
+        str, typer.Argument(help="Statements that read catalogue.duckdb's views and macros; - for standard input.")
     ],
+    export: Annotated[
+        Path | None,
+        typer.Option("--export", metavar="FILE", help="Write the answer to a .csv, .parquet or .json file instead."),
+    ] = None,
     lake: LakeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Ask the catalogue in SQL (DuckDB)."""
-    import duckdb
+    """Ask the catalogue in SQL (DuckDB). Reads the lake, nothing else.
 
-    from lake import catalogue
-    from vitrine.cli.printing import print_rows, to_rows
+    Of several statements each answer is printed.
+    """
+    from vitrine.cli.sql import answer, export_answer, require_suffix
+    from vitrine.cli.summaries import print_answers, print_exported
 
-    with catalogue.connect(open_lake(lake)) as connection:
-        try:
-            answer = connection.execute(query)
-            rows = to_rows(answer.to_arrow_table()) if answer and answer.description else []
-        except duckdb.Error as error:
-            fail(f"SQL: {error}")
-        except OverflowError:
-            fail("SQL: a date or time lies outside the years 1 to 9999: cast it to VARCHAR")
-    print_result(as_json, rows, print_rows)
+    if export is not None:
+        require_suffix(export)
+    text = sys.stdin.read() if query == "-" else query
+    opened = open_lake(lake)
+    if export is not None:
+        print_result(as_json, export_answer(opened, text, export), print_exported)
+        return
+    answers = answer(opened, text)
+    print_result(as_json, answers[0] if len(answers) == 1 else answers, partial(print_answers, answers))
 
 
 def status(lake: LakeOption = None, as_json: JsonOption = False) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tasks.search.key_lists import KeyCounts
     from tasks.search.near_duplicates import NearDuplicatesReport
     from tasks.search.queries import SearchAnswer
+    from vitrine.cli.sql import Exported
     from vitrine.demo.run import Demo
 
 NEIGHBOUR_COLUMNS = ("image_key", "similarity", "polarity", "label")
@@ -60,17 +61,18 @@ def print_index(summary: IndexSummary) -> None:
             at_1, at_5 = summary.same_product_at_1, summary.same_product_at_5
             console.print(f"        the own product first {at_1:.3f}, among five {at_5:.3f}")
         reason = f"; built anew: {summary.rebuild_reason}" if summary.rebuild_reason else ""
-        console.print(f"        {written}, {summary.shards_kept} kept{reason}", markup=False)
+        console.print(f"        {written}, {summary.shards_kept} kept{reason}")
     if summary.warning:
-        console.print(f"        warning: {summary.warning}", markup=False)
+        console.print(f"        warning: {summary.warning}")
 
 
 def print_night(night: NightSummary) -> None:
     """One night."""
     if night.first_look is not None:
         console.print(
-            f"look    version {night.first_look} registered, the lake's first: search by looks works; what they make\n"
-            "        feel is unknown until `vitrine retrain LABELS` promotes a model"
+            f"look    version {night.first_look} registered, the lake's first: search by looks works; what they make",
+            "        feel is unknown until `vitrine retrain LABELS` promotes a model",
+            sep="\n",
         )
     print_ingest(night.ingest)
     print_score(night.score)
@@ -82,13 +84,13 @@ def print_times(night: NightSummary) -> None:
     """Where the night's time went: the shares of its seconds, the busiest stage first."""
     speed = "" if night.pictures_per_second is None else f", {night.pictures_per_second:.0f} pictures/s"
     held = "" if night.bottleneck is None else f"; held up by: {night.bottleneck}"
-    console.print(f"time    {night.seconds:.1f} s{speed}{held}", markup=False)
+    console.print(f"time    {night.seconds:.1f} s{speed}{held}")
     shares, least = [], LEAST_SHARE * night.seconds
     for spent in sorted(night.stage_times, key=lambda spent: -spent.busy_s):
         if spent.busy_s >= least:
             waiting = f" (waiting {spent.waiting_s / night.seconds:.0%})" if spent.waiting_s >= least else ""
             shares.append(f"{spent.name} {spent.busy_s / night.seconds:.0%}{waiting}")
-    console.print(f"        {', '.join(shares)}", markup=False)
+    console.print(f"        {', '.join(shares)}")
 
 
 def print_plan(plan: Mapping[str, Any]) -> None:
@@ -100,10 +102,12 @@ def print_initial_model(model: Mapping[str, Any]) -> None:
     """The first model."""
     console.print(
         f"look    version {model['look_version']} registered, {model['weights']} weights: search by what pictures look "
-        "like\n        works with it; what they make feel is unknown until `vitrine retrain LABELS` promotes a model"
+        "like",
+        "        works with it; what they make feel is unknown until `vitrine retrain LABELS` promotes a model",
+        sep="\n",
     )
     if model["adapted_weights"]:
-        console.print(f"weights {model['adapted_weights']}", markup=False)
+        console.print(f"weights {model['adapted_weights']}")
 
 
 def print_retrain(summary: RetrainSummary) -> None:
@@ -114,14 +118,14 @@ def print_retrain(summary: RetrainSummary) -> None:
     console.print(f"judge   {accuracy(measured)}")
     for baseline in measured["baselines"]:
         shown = f"accuracy {baseline['accuracy']:.3f}, AUROC {baseline['auroc']:.3f}"
-        console.print(f"        beside it {baseline['name']}: {shown}", markup=False)
+        console.print(f"        beside it {baseline['name']}: {shown}")
     for words in filter(None, (baseline["words"] for baseline in measured["baselines"])):
-        console.print(f"        {words}", markup=False)
+        console.print(f"        {words}")
     verdict = "promoted" if summary.promoted else "refused"
     console.print(f"gate    model {summary.model_version} {verdict}")
     for reason in summary.reasons:
-        console.print(f"        {reason}", markup=False)
-    console.print(f"        {summary.page}", markup=False)
+        console.print(f"        {reason}")
+    console.print(f"        {summary.page}")
     if summary.score is not None:
         print_score(summary.score)
 
@@ -136,7 +140,7 @@ def print_retrain_look(summary: RetrainLookSummary) -> None:
     )
     console.print(f"gate    look {summary.look_version} {verdict}")
     for reason in summary.reasons:
-        console.print(f"        {reason}", markup=False)
+        console.print(f"        {reason}")
     if summary.score is not None and summary.index is not None:
         print_score(summary.score)
         print_index(summary.index)
@@ -156,7 +160,7 @@ def print_neighbours(answer: SearchAnswer) -> None:
     model = "no model of polarity yet" if answer.model_version is None else f"model {answer.model_version}"
     title = f"most like {answer.query} by {answer.by} (index {answer.index_version}, {model})"
     if not answer.neighbours:
-        console.print(f"{title}: the index holds no other picture that was asked for", markup=False)
+        console.print(f"{title}: the index holds no other picture that was asked for")
         return
     print_rows(answer.neighbours, NEIGHBOUR_COLUMNS, title=title, decimals=3)
 
@@ -190,6 +194,21 @@ def print_near_duplicates(duplicates: NearDuplicatesReport) -> None:
         console.print(f"… {duplicates.groups - len(duplicates.shown)} more groups; --limit shows more")
 
 
+def print_answers(answers: Sequence[Sequence[Mapping[str, Any]]], _: object) -> None:
+    """What SQL statements gave, one table after another."""
+    for number, rows in enumerate(answers):
+        if number:
+            console.print()
+        print_rows(rows)
+    if not answers:
+        console.print("done: no statement gave an answer")
+
+
+def print_exported(exported: Exported) -> None:
+    """Where an answer went."""
+    console.print(f"{exported.rows} rows in {exported.file}")
+
+
 def print_status(status: Mapping[str, Any]) -> None:
     """The lake at a glance."""
     last_run = status["last_run"]
@@ -221,6 +240,8 @@ def print_versions(versions: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _holds(properties: Mapping[str, Any]) -> str:
+    if not properties:
+        return "a damaged manifest"
     if "rows" in properties:
         return f"{properties['rows']} pictures, look {properties['look_version']}, {properties['factory']}"
     if "look" in properties:
@@ -239,7 +260,7 @@ def print_rolled_back(rollback: RolledBack) -> None:
     look, index, model = map(cell, (serving.look_version, serving.index_version, serving.model_version))
     console.print(f"readers use look {look}, index {index} and model {model}")
     if rollback.note:
-        console.print(rollback.note, markup=False)
+        console.print(rollback.note)
 
 
 def print_collected(collected: Mapping[str, Any]) -> None:
@@ -257,13 +278,13 @@ def print_collected(collected: Mapping[str, Any]) -> None:
 
 def print_demo(demo: Demo) -> None:
     """What the demo found, and what to try next."""
-    console.print(f"[bold]A shop of {demo.pictures} pictures[/bold], drawn in {demo.source}")
+    console.print(f"A shop of {demo.pictures} pictures, drawn in {demo.source}", style="bold")
     print_retrain(demo.retrain)
     console.print()
-    console.print("[bold]The night[/bold]")
+    console.print("The night", style="bold")
     print_night(demo.night)
     for row in demo.rejected:
-        console.print(f"        {row['image_key']}: {row['reason']}", markup=False)
+        console.print(f"        {row['image_key']}: {row['reason']}")
     console.print()
     print_rows(demo.most_positive, POLARITY_COLUMNS, title="most positive", decimals=3)
     console.print()
@@ -276,6 +297,6 @@ def print_demo(demo: Demo) -> None:
     console.print()
     print_neighbours(demo.search)
     console.print()
-    console.print("[bold]What to try next[/bold]")
+    console.print("What to try next", style="bold")
     for command in demo.next_commands:
-        console.print(f"  {command}", markup=False)
+        console.print(f"  {command}")
