@@ -6,10 +6,11 @@
 
 What it measures of each: building; bytes on disk; the quickest setting that finds 0.99 of the ten nearest, chosen on
 half of the queries and measured on the other half, asked one by one; a night in which 1 % is added and 1 % deleted; and
-a filter that goes with the picture: the twentieth of the rows that lie farthest along the first principal direction,
-asked at the same setting by all queries and by the tenth of them that lies farthest from it. Seconds and milliseconds
-are of one core, all threads' added up. A peer that is not installed is said to be missing: `uv pip install
-'vitrine[bench]'`; autofaiss asks for a pyarrow older than ours and is installed with `--no-deps`.
+a filter that goes with the picture, the twentieth of the rows that lie farthest along the first principal direction,
+asked at the same setting by all queries and by the tenth of them that lies farthest from it. Ours takes no setting
+under a filter: the search itself knows how far to look. Seconds and milliseconds are of one core, all threads' added
+up. A peer that is not installed is said to be missing: `uv pip install 'vitrine[bench]'`; autofaiss asks for a pyarrow
+older than ours and is installed with `--no-deps`.
 """
 
 from __future__ import annotations
@@ -76,9 +77,10 @@ class Ours:
         self.widest = spec.nlist
 
     def search(self, queries: Floats, width: int, factor: int, above: float | None = None) -> Rows:
-        """As a Reader asks it, with a mask for the filter."""
-        keep = None if above is None else self._along >= above
-        return self._searcher.search(queries, K, nprobe=width, rerank_factor=factor, keep=keep).rows
+        """As a Reader asks it: under a filter the search itself knows how far to look."""
+        if above is not None:
+            return self._searcher.search(queries, K, keep=self._along >= above).rows
+        return self._searcher.search(queries, K, nprobe=width, rerank_factor=factor).rows
 
     def night(self, vectors: Floats, along: Floats, gone: Rows) -> None:
         """A shard more, a table of deleted rows, and the version opened."""
