@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from index.arrays import Floats
+from index.errors import BelowTarget
 from index.searching import Searcher
 from lake.errors import LostRace
 from lake.rollback import roll_back
@@ -102,3 +103,23 @@ def test_after_a_rollback_the_night_starts_from_what_readers_use(lake: VectorLak
     check(lake)
     check_version_1 = Searcher.open(lake.lake.indexes.fetch(1, Path("nowhere")))
     assert len(check_version_1) == ROWS
+
+
+def test_a_small_catalogue_whose_codes_miss_the_target_is_compared_exhaustively(
+    lake: VectorLake, vectors: Floats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("index.spec.FLAT_NUMBERS", 400 * DIMENSION)
+    monkeypatch.setattr("index.tuning.RERANK_FACTORS", (1,))  # codes alone, which find too little
+    by_size = replace(CODED, flat_below=None, recall_target=1.0)
+    index = rebuild(lake, by_size)
+    properties = lake.lake.indexes.manifest(index.version).properties
+    assert (properties["factory"], properties["instead_of"]) == ("Flat", "ivfpq")
+    assert "expected recall@10 of at least 1.0" in index.rebuild_reason
+    check(lake)
+    assert rebuild(lake, by_size).version == index.version  # nothing changed: nothing is tried again
+    lake.change({"00000.jpg": vectors[ROWS]})
+    assert rebuild(lake, by_size).rebuild_reason == ""
+    check(lake)
+    assert rebuild(lake, replace(by_size, recall_target=0.1, index_kind="pq")).rebuild_reason != ""  # another kind
+    with pytest.raises(BelowTarget):
+        rebuild(lake, replace(by_size, flat_below=400, index_kind="ivfpq"))  # the limit was set

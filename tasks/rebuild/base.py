@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from index.description import DESCRIPTION, IndexDescription, IndexShard, parse_description
 from index.errors import IndexingError
-from index.spec import IndexSpec
+from index.spec import FLAT_ROWS, IndexSpec
 from lake.errors import LakeError
 from lake.lake import Lake
 from lake.manifest import FileRecord, Manifest
@@ -62,7 +62,7 @@ def same_content(lake: Lake, plan: IndexPlan, content: int, config: RebuildConfi
         spec = IndexSpec.from_dict(properties["spec"])
         exact = properties["factory"] == "Flat" or properties["measured"]["recall_at_10_low"] >= config.recall_target
         same = properties["fingerprint"] == fingerprint(plan.look_version, plan.rows, content, spec)
-        if same and exact and _fits(spec, plan, config):
+        if same and exact and _fits(manifest, plan, config):
             if lake.indexes.is_whole(version, index_files(manifest)):
                 return version, damaged
             damaged.add(version)
@@ -77,7 +77,7 @@ def choose_base(lake: Lake, plan: IndexPlan, config: RebuildConfig, damaged: set
     for version, manifest in _readable(lake, iter(candidates)):
         if manifest.properties["look_version"] != plan.look_version:
             continue
-        if not _fits(IndexSpec.from_dict(manifest.properties["spec"]), plan, config):
+        if not _fits(manifest, plan, config):
             parts = plan.spec.factory_string()
             reasons.append(f"{plan.rows} vectors want other parts than index {version} has: {parts}")
         elif version in damaged:
@@ -105,6 +105,15 @@ def _description(lake: Lake, version: int) -> IndexDescription | None:
         return None
 
 
-def _fits(spec: IndexSpec, plan: IndexPlan, config: RebuildConfig) -> bool:
-    same = (spec.dimension, spec.metric) == (plan.spec.dimension, plan.spec.metric)
-    return same and spec.serves(plan.rows, flat_below=config.flat_below, kind=config.index_kind)
+def may_compare_all(rows: int, config: RebuildConfig) -> bool:
+    """Whether so few pictures are compared exhaustively where codes miss the target; not where a limit is set."""
+    return config.flat_below is None and rows < FLAT_ROWS
+
+
+def _fits(manifest: Manifest, plan: IndexPlan, config: RebuildConfig) -> bool:
+    spec = IndexSpec.from_dict(manifest.properties["spec"])
+    if (spec.dimension, spec.metric) != (plan.spec.dimension, plan.spec.metric):
+        return False
+    if manifest.properties["instead_of"] == config.index_kind and may_compare_all(plan.rows, config):
+        return True
+    return spec.serves(plan.rows, flat_below=config.flat_below, kind=config.index_kind)

@@ -12,7 +12,7 @@ from typing import Any
 from index.codebook import mean_coarse_distance
 from index.description import CodebookHistory, IndexShard
 from index.reuse import ShardCounts, ShardLimits, rows_a_shard, to_rewrite, why_train_again
-from index.spec import IndexSpec
+from index.spec import IndexKind, IndexSpec
 from lake import catalogue
 from lake.lake import Lake
 from lake.log import Entry
@@ -55,6 +55,7 @@ class IndexPlan:
     codebook_file: FileRecord | None = None
     setting: tuple[int, int] | None = None  # nprobe and rerank factor that served with it
     rebuild_reason: str = ""  # why nothing of an earlier version serves again; empty where something does
+    instead_of: IndexKind | None = None  # codes that were asked for and missed the target, so that all is compared
 
     @property
     def is_current(self) -> bool:
@@ -125,6 +126,7 @@ def _based_on(plan: IndexPlan, base: Base, content: int) -> IndexPlan:
         base=base.version,
         fingerprint=fingerprint(plan.look_version, plan.rows, content, described.spec),
         setting=(described.nprobe, described.rerank_factor),
+        instead_of=base.manifest.properties["instead_of"],
     )
 
 

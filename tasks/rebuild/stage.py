@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from index.errors import BelowTarget
 from lake.errors import CorruptFile
 from lake.lake import Lake
 from tasks.looks import require_look
+from tasks.rebuild.base import may_compare_all
 from tasks.rebuild.config import RebuildConfig
 from tasks.rebuild.plan import IndexPlan, plan_index
 from tasks.rebuild.product_rates import drift
@@ -105,15 +106,24 @@ def _bring_up_to_date(run: Run, plan: IndexPlan, config: RebuildConfig) -> Publi
         return published(run.lake, plan.same_as)
     if plan.same_as is not None:
         return run.runner.call(republish_index, run.lake, plan)
+    return _build(run, plan, config)
+
+
+def _build(run: Run, plan: IndexPlan, config: RebuildConfig) -> PublishedIndex:
+    """Build the version, or another one where it fails. Raises BelowTarget, CorruptFile where nothing else is left."""
     try:
         return build_version(run, plan, config)
     except (BelowTarget, CorruptFile) as error:
+        instead_of = None
         if not plan.reuses:
-            raise
-        # What served again is worn out or damaged: once more, with nothing of an earlier version.
+            # No codes tell these pictures apart: few enough of them are compared with all.
+            if isinstance(error, CorruptFile) or plan.spec.kind == "flat" or not may_compare_all(plan.rows, config):
+                raise
+            instead_of, config = config.index_kind, replace(config, index_kind="flat")
+        # Else what served again is worn out or damaged: once more, with nothing of an earlier version.
         with run.stage("compare with the published index"):
             plan = run.runner.call(plan_index, run.lake, plan.look_version, run.run_id, config, str(error))
-        return build_version(run, plan, config)
+        return _build(run, replace(plan, instead_of=instead_of), config)
 
 
 def build_version(run: Run, plan: IndexPlan, config: RebuildConfig) -> PublishedIndex:

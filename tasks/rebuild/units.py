@@ -200,6 +200,7 @@ def publish_index(
             "deleted": sum(kept.shard.rows - kept.live for kept in plan.kept),
             "codebook": None if measured.codebook is None else asdict(measured.codebook),
             "rebuild_reason": plan.rebuild_reason,
+            "instead_of": plan.instead_of,
         }
     )
     _check_promoted(lake, plan)
