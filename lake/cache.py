@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import re
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
+from lake.errors import LakeError
 from lake.log import Kind
 from lake.manifest import Manifest
 from lake.store import Store
@@ -31,11 +33,19 @@ def version_below(versions: Path, version: int) -> Path:
 
 
 def copy_into(path: Path, data: bytes) -> None:
-    """Write a file of the cache whole; whoever has an old one open keeps it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a file of the cache whole; whoever has an old one open keeps it. Raises LakeError where that fails."""
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
-    partial.write_bytes(data)
-    partial.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_bytes(data)
+        partial.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink()
+        raise LakeError(
+            f"the cache {path.parent} can't be written ({error.strerror}): make room, or set VITRINE_CACHE to a "
+            "directory that can"
+        ) from error
 
 
 def forget_older(versions: Path, manifest: Manifest) -> None:

@@ -8,22 +8,25 @@ whole state. Nothing here imports torch, faiss or Prefect.
 from __future__ import annotations
 
 import json
-import tempfile
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple
+from functools import partial
 from importlib.resources import files as package_files
-from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
 from lake.asking import lock
-from lake.errors import LakeError, StoreUnavailable
+from lake.errors import LakeError
 from lake.lake import Lake
+from lake.retries import retried
+from lake.scratch import scratch
 from lake.store import Store
+from lake.store_errors import by_cause
 from lake.tables import Table, TableFile
 from lake.versions import Versions
 
@@ -90,14 +93,14 @@ def workbench(lake: Lake, *, memory_limit: str = "2GB") -> Iterator[duckdb.DuckD
 
 @contextmanager
 def _opened(lake: Lake) -> Iterator[duckdb.DuckDBPyConnection]:
-    with tempfile.TemporaryDirectory(prefix="vitrine-") as spill, duckdb.connect() as connection:
+    with scratch() as spill, duckdb.connect() as connection:
         try:
-            connection.execute(f"SET temp_directory = {_quoted(spill)}")
+            connection.execute(f"SET temp_directory = {_quoted(str(spill))}")
             prepare(connection, lake.store)
             with _signals_as_they_came():
                 yield connection
         except (duckdb.IOException, duckdb.HTTPException) as error:
-            raise StoreUnavailable(f"the tables of {lake.uri} can't be read: {_first_line(error)}") from error
+            raise _failure(error, lake, f"the tables of {lake.uri} can't be read") from error
         except duckdb.Error as error:
             raise LakeError(f"a query over {lake.uri} failed: {_first_line(error)}") from error
 
@@ -143,21 +146,21 @@ def write_catalogue(lake: Lake) -> str:
     """
     for _ in range(CATALOGUE_ATTEMPTS):
         state = _state(lake)
-        _write_once(lake)
+        retried(partial(_write_once, lake))
         if _state(lake) == state:
             break
     return lake.store.url(CATALOGUE)
 
 
 def _write_once(lake: Lake) -> None:
-    with tempfile.TemporaryDirectory(prefix="vitrine-") as folder:
-        path = Path(folder, CATALOGUE)
+    with scratch() as folder:
+        path = folder / CATALOGUE
         try:
             with duckdb.connect(str(path)) as connection:
                 prepare(connection, lake.store)
                 _create_views(connection, lake)
         except duckdb.Error as error:
-            raise StoreUnavailable(f"{CATALOGUE} can't be written: {_first_line(error)}") from error
+            raise _failure(error, lake, f"{CATALOGUE} can't be written") from error
         lake.store.put(CATALOGUE, path.read_bytes())
 
 
@@ -165,6 +168,12 @@ def _state(lake: Lake) -> tuple[object, ...]:
     """What the catalogue depends on, in short."""
     tables = tuple(table.version() for table in (lake.images, lake.embeddings, lake.scores, lake.runs))
     return *tables, lake.looks.newest(), lake.models.newest(), lake.indexes.newest()
+
+
+def _failure(error: duckdb.Error, lake: Lake, otherwise: str) -> LakeError:
+    """Disks fill where queries spill; everything else is the store's."""
+    where = "the temporary directory (TMPDIR)" if re.search("No space left|File too large", str(error)) else lake.uri
+    return by_cause(error, lake.uri, where, otherwise)
 
 
 def _first_line(error: Exception) -> str:

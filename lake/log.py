@@ -57,11 +57,11 @@ class Log:
 
     def entries(self) -> list[Entry]:
         """The whole log, oldest first."""
-        return [entry for entry in self._read_all(self._paths()) if entry.action != FENCE]
+        return [entry for entry in self._read_all(self.paths()) if entry.action != FENCE]
 
     def newest(self) -> Entry | None:
         """The newest entry, which names the current version; None in a lake that has none."""
-        entries = map(self._read, reversed(self._paths()))
+        entries = map(self._read, reversed(self.paths()))
         return next((entry for entry in entries if entry.action != FENCE), None)
 
     def current(self) -> int | None:
@@ -110,7 +110,7 @@ class Log:
     def fence(self) -> None:
         """Have the log refuse entries under an older epoch."""
         while True:
-            paths = self._paths()
+            paths = self.paths()
             newest = self._read(paths[-1]) if paths else None
             if newest is not None and newest.epoch >= self.epoch:
                 return
@@ -175,13 +175,27 @@ class Log:
     def _path(self, sequence: int) -> str:
         return f"{self.kind}/log/{sequence:012d}.json"
 
-    def _paths(self) -> list[str]:
+    def paths(self) -> list[str]:
         """The log's objects, oldest first. What a killed writer left half done beside them is none of it."""
         return [path for path in self._store.names(f"{self.kind}/log") if _ENTRY.fullmatch(path)]
 
+    def damaged_entries(self) -> list[str]:
+        """The entries that are not what was written, oldest first. Reads them all."""
+
+        def is_damaged(path: str) -> bool:
+            try:
+                self._read(path)
+            except DamagedDocument:
+                return True
+            return False
+
+        paths = self.paths()
+        with ThreadPoolExecutor(READERS) as pool:
+            return [path for path, damaged in zip(paths, pool.map(is_damaged, paths), strict=True) if damaged]
+
     def _since(self, entry: Entry | None) -> list[Entry]:
         last = self._path(0 if entry is None else entry.sequence)
-        return self._read_all([path for path in self._paths() if path > last])
+        return self._read_all([path for path in self.paths() if path > last])
 
     def _read_all(self, paths: Sequence[str]) -> list[Entry]:
         with ThreadPoolExecutor(READERS) as pool:

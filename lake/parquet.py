@@ -7,6 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from lake.errors import CorruptFile, ObjectNotFound
+from lake.store import Store
+from lake.store_errors import one_line
+
 
 def encode_parquet(rows: pa.Table) -> bytes:
     """Rows as Parquet bytes. Pixels are compressed already; floats are split by byte before zstd."""
@@ -23,10 +27,27 @@ def encode_parquet(rows: pa.Table) -> bytes:
         use_dictionary=[name for name in _leaves(rows.schema) if name not in plain],
         use_byte_stream_split=floats,
         row_group_size=256,  # small enough that reading some of a part's pixels does not read all
+        write_page_checksum=True,
         write_statistics=[name for name in _leaves(rows.schema) if name != "pixels"],
     )
     encoded: bytes = sink.getvalue().to_pybytes()
     return encoded
+
+
+def check_parquet(store: Store, path: str, size_bytes: int, rows: int) -> None:
+    """Read a part whole. Raises CorruptFile where its size, its rows or the checksum of a page is another."""
+    try:
+        data = store.get(path)
+        with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
+            read = sum(file.read_row_group(number).num_rows for number in range(file.num_row_groups))
+    except ObjectNotFound as error:
+        raise CorruptFile(str(error)) from error
+    except (OSError, pa.ArrowException) as error:
+        raise CorruptFile(f"{path} is damaged: {one_line(str(error))}") from error
+    if (len(data), read) != (size_bytes, rows):
+        raise CorruptFile(
+            f"{path} is damaged: expected {size_bytes} bytes with {rows} rows, found {len(data)} with {read}"
+        )
 
 
 def _leaves(schema: pa.Schema) -> list[str]:

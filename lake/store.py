@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,12 +23,14 @@ from obstore import exceptions
 from obstore.store import MemoryStore
 
 from lake import directory as files
-from lake.errors import LakeError, ObjectNotFound
+from lake.errors import LakeError, ObjectNotFound, StoreUnavailable
 from lake.listing import from_obstore, in_ranges, walk
+from lake.retries import ATTEMPTS, pause
 from lake.s3 import S3Location, locate
-from lake.store_errors import translated
+from lake.store_errors import by_cause, translated
 
 LIST_CHUNK = 1000  # objects a page: S3's own page size
+OBSTORE_SECONDS = 3.0  # what broke off sooner, it has not tried again
 
 
 @dataclass(frozen=True)
@@ -118,19 +121,31 @@ class Store:
                 yield from in_ranges(partial(self._after, prefix), partial(self.s3.cuts, prefix))
 
     def _after(self, prefix: str, after: str) -> Iterator[pa.RecordBatch]:
-        try:
-            pages = obstore.list(
-                self._backend, prefix or None, offset=after or None, chunk_size=LIST_CHUNK, return_arrow=True
-            )
-            for page in pages:
-                listed = from_obstore(page)
-                after = listed["path"][-1].as_py()
-                yield listed
-        except exceptions.InvalidPathError:
-            if self.s3 is None:
-                raise
-            # One key such as "a//b.jpg" stops obstore's listing; boto3 takes any key.
-            yield from self.s3.pages(prefix, after=after)
+        """The pages after a key; one whose body breaks off, which obstore gives up at once, is asked for again."""
+        failures = 0
+        while True:
+            asked = time.monotonic()
+            try:
+                pages = obstore.list(
+                    self._backend, prefix or None, offset=after or None, chunk_size=LIST_CHUNK, return_arrow=True
+                )
+                for page in pages:
+                    listed = from_obstore(page)
+                    after, failures = listed["path"][-1].as_py(), 0
+                    yield listed
+            except exceptions.InvalidPathError:
+                if self.s3 is None:
+                    raise
+                # One key such as "a//b.jpg" stops obstore's listing; boto3 takes any key.
+                yield from self.s3.pages(prefix, after=after)
+            except exceptions.GenericError as error:
+                failures += 1
+                patient = time.monotonic() - asked > OBSTORE_SECONDS  # it has tried again itself
+                if patient or failures == ATTEMPTS or type(by_cause(error, "", "", "")) is not StoreUnavailable:
+                    raise
+                pause(failures - 1)
+                continue
+            return
 
     def pages(self, prefix: str = "") -> Iterator[list[ObjectInfo]]:
         """The same listing, object by object."""

@@ -53,6 +53,8 @@ def translated(uri: str, path: str) -> Iterator[None]:
             raise LakeError(_CAUSES["NoSuchBucket"].format(uri=uri)) from error
         raise ObjectNotFound(f"{where} does not exist") from error
     except (exceptions.PermissionDeniedError, PermissionError) as error:
+        if re.search("Expired|RequestTimeTooSkewed", str(error)):
+            raise by_cause(error, uri, where, where) from error
         raise LakeError(
             f"access to {where} was denied: check the credentials (AWS_PROFILE, AWS_ACCESS_KEY_ID) and their "
             f"permissions, or the directory's{_answered(str(error))}"

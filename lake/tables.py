@@ -224,9 +224,12 @@ class Table:
 
     def damaged_commits(self) -> list[str]:
         """The entries of the table's log that are not what was written, oldest first. Reads them all."""
-        entries = re.compile(rf"{self.name}/_delta_log/[0-9]{{20}}\.json")
-        paths = [path for path in self.store.names(f"{self.name}/_delta_log") if entries.fullmatch(path)]
-        return [path for path in paths if not self._is_whole(path)]
+        return [path for path in self.commit_paths() if not self._is_whole(path)]
+
+    def commit_paths(self) -> list[str]:
+        """The entries of the table's log, oldest first."""
+        entry = re.compile(rf"{self.name}/_delta_log/[0-9]{{20}}\.json")
+        return [path for path in self.store.names(f"{self.name}/_delta_log") if entry.fullmatch(path)]
 
     def _is_whole(self, path: str) -> bool:
         try:

@@ -69,7 +69,7 @@ def fit(content: Mapping[str, Any], own: Mapping[str, Tensor], heads: tuple[str,
     classifiers = tuple(wrap + head for wrap in wrapping for head in heads)
     unknown = {name for name in strange if not name.startswith(classifiers)}
     check_names(short, state | {name: short[name] for name in counters}, unknown)
-    _check_finite({name: state[name] for name in short if name in state})
+    check_finite({name: state[name] for name in short if name in state})
     both = short.keys() & state.keys()
     dtypes = {str(state[n].dtype).removeprefix("torch.") for n in both if state[n].dtype != short[n].dtype}
     notes = [
@@ -140,7 +140,12 @@ def _before(found: Mapping[str, Tensor], name: str) -> set[str]:
     return {each.removesuffix(name) for each in found if each == name or each.endswith("." + name)}
 
 
-def _check_finite(state: Mapping[str, Tensor]) -> None:
+def check_finite(state: Mapping[str, Tensor]) -> None:
+    """See that no weight is NaN or infinite.
+
+    Raises:
+        WeightsMismatch: some are; the message counts the tensors and names them.
+    """
     broken = [n for n, t in state.items() if t.is_floating_point() and not bool(torch.isfinite(t).all())]
     if broken:
         raise WeightsMismatch(f"expected finite weights, found others in {len(broken)} tensors: {_some(broken)}")

@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 
 from model.backbones.spec import HEADS, BackboneSpec
 from model.errors import ModelError, WeightsMismatch
-from model.published_weights import check_names, fit, parse
+from model.published_weights import check_finite, check_names, fit, parse
 
 DRAWS = frozenset({nn.init.uniform_, nn.init.normal_, nn.init.kaiming_uniform_, Tensor.uniform_, Tensor.normal_})
 
@@ -33,8 +33,13 @@ class Undrawn(TorchFunctionMode):
 
 
 def dump_weights(network: nn.Module) -> bytes:
-    """Parameters and running statistics, on whatever device they are."""
+    """Parameters and running statistics, on whatever device they are.
+
+    Raises:
+        WeightsMismatch: some are NaN or infinite; a version that holds such could never be used, nor replaced.
+    """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    check_finite(state)
     return bytes(safetensors.torch.save(state))
 
 
@@ -42,7 +47,7 @@ def load_weights(network: nn.Module, data: bytes) -> None:
     """Puts back what `dump_weights` wrote; all of it or nothing.
 
     Raises:
-        WeightsMismatch: the data is damaged, or its names or shapes are not the network's.
+        WeightsMismatch: the data is damaged or not finite, or its names or shapes are not the network's.
     """
     try:
         state = dict(safetensors.torch.load(data))
@@ -52,6 +57,7 @@ def load_weights(network: nn.Module, data: bytes) -> None:
         ) from error
     own = network.state_dict()
     check_names(own, state, state.keys() - own.keys())
+    check_finite(state)
     network.load_state_dict(state)
 
 

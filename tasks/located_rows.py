@@ -38,7 +38,7 @@ def read_column(located: pa.Table, column: str, open_: Opener, watch: Stopwatch)
     for url, here in _files(located["url"]):
         with watch.busy():
             source = open_(url)
-        with pq.ParquetFile(source) as file:
+        with pq.ParquetFile(source, page_checksum_verification=True) as file:
             yield from _row_groups(file, column, numbers[here], watch)
 
 

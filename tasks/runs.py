@@ -202,8 +202,12 @@ def _show(run: Run) -> None:
 
 
 def _record(run: Run, status: str, error: str | None) -> None:
-    """Write the run's row, then the catalogue; the workspace is of no more use."""
-    _commit_rows(run.lake, run.row(status, error), f"run-{run.run_id}")
+    """Write the run's row, then the catalogue; the workspace is of no more use.
+
+    A run that fails when its row says `completed` already, as on a full disk, gets another one, which counts.
+    """
+    name = "run" if status == "completed" else "failed"
+    _commit_rows(run.lake, run.row(status, error), f"{name}-{run.run_id}")
     if run.parent_run_id is None:  # readers see a whole night at once, not its parts
         write_catalogue(run.lake)
     try:
@@ -227,7 +231,7 @@ def _record_failure(run: Run, error: BaseException) -> None:
     try:
         _record(run, status, reason)
     except LakeError as failure:
-        logger.warning("the run left no row: %s", failure)
+        logger.warning("how the run ended could not be written: %s", failure)
 
 
 def _record_dead_runs(run: Run) -> None:

@@ -118,7 +118,6 @@ MISUSES = [
     ("ingest {source} {source} --lake {new}", "Got unexpected extra argument"),
     ("sql --lake {lake}", "Missing argument 'query'"),
     ("sql ; --lake {lake}", "there is no statement in the query"),
-    ("sql --␣nothing --lake {lake} --json", "there is no statement in the query"),
     ("sql /*␣nothing␣*/ --lake {lake}", "there is no statement in the query"),
     ("sql SELECT␣1 --export answer.xlsx --lake {lake}", "expected a file that ends in .csv, .parquet, .json"),
     ("sql SELECT␣1;SELECT␣2 --export answer.csv --lake {lake}", "--export writes one answer: expected one SELECT"),

@@ -116,3 +116,27 @@ def test_a_failed_download_says_what_to_do(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr("torch.hub.urlopen", unreachable)
     with pytest.raises(ModelError, match=r"ResNet18_Weights.IMAGENET1K_V1.*(?s:.*)--weights resnet18.safetensors"):
         imagenet_weights(RESNET18)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_not_finite_are_neither_written_nor_read(value: float) -> None:
+    broken = network(2)
+    with torch.no_grad():
+        next(iter(broken.parameters())).view(-1)[3] = value
+    with pytest.raises(WeightsMismatch, match=r"expected finite weights, found others in 1 tensors: backbone"):
+        dump_weights(broken)
+    receiver = network(1)
+    with pytest.raises(WeightsMismatch, match="expected finite weights"):
+        load_weights(receiver, save(broken.state_dict()))
+    assert same(receiver, network(1))
+
+
+def test_wrapped_weights_without_counters_become_the_backbone() -> None:
+    torch.manual_seed(3)
+    whole = resnet.resnet18(weights=None).state_dict()
+    wrapped = {f"module.{name}": value for name, value in whole.items() if not name.endswith("num_batches_tracked")}
+    receiver = network(1)
+    adapted = load_backbone(receiver.backbone, save(wrapped), RESNET18)
+    assert "prefix 'module.' left out" in adapted and "BatchNorm counters left at 0" in adapted
+    for name, tensor in receiver.backbone.state_dict().items():
+        assert torch.equal(tensor, whole[name])

@@ -5,7 +5,8 @@ CREATE VIEW embeddings AS FROM embeddings_of({look_version});
 -- Empty until a model was trained.
 CREATE VIEW scores AS FROM scores_of({model_version});
 
--- A run that was taken for dead may have left a row of its own after all: that one counts.
+-- A run that was taken for dead may have left a row of its own after all: that one counts. One that could not write
+-- the catalogue after its row failed after all: its last row counts.
 CREATE VIEW runs AS
     SELECT * FROM {runs}
     QUALIFY row_number() OVER (PARTITION BY run_id ORDER BY status = 'crashed', finished_at DESC) = 1

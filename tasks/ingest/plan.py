@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ import pyarrow.parquet as pq
 from lake import catalogue
 from lake.lake import Lake
 from lake.listing import LISTING
+from lake.scratch import scratch
 from lake.tables import Part
 from tasks.errors import SourceError
 from tasks.ingest.config import IngestConfig
@@ -157,7 +157,7 @@ class _Comparison:
 @contextmanager
 def _compared(lake: Lake, source: str, config: IngestConfig) -> Iterator[_Comparison]:
     with (
-        tempfile.TemporaryDirectory(prefix="vitrine-") as folder,
+        scratch() as folder,
         catalogue.workbench(lake) as sql,
     ):
         comparison = _Comparison(lake, source, config, sql)

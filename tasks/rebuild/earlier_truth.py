@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +16,7 @@ from index.truth import TRUTH, EarlierTruth, Truth
 from lake.errors import LakeError
 from lake.lake import Lake
 from lake.manifest import FileRecord, path_in
+from lake.scratch import scratch
 from tasks import shards as workspace
 from tasks.rebuild.plan import IndexPlan
 
@@ -39,9 +38,9 @@ def earlier_truth(lake: Lake, plan: IndexPlan) -> EarlierTruth | None:
 
 def write_truth(lake: Lake, version: int, truth: Truth) -> FileRecord:
     """Keep the truth beside the drafted version's shards, for the next one; its file."""
-    with tempfile.TemporaryDirectory(prefix="vitrine-") as folder:
-        name = truth.write(Path(folder))
-        return lake.indexes.join(version).add_file(name, Path(folder, name))
+    with scratch() as folder:
+        name = truth.write(folder)
+        return lake.indexes.join(version).add_file(name, folder / name)
 
 
 def live_in_kept(lake: Lake, plan: IndexPlan) -> list[Mask]:

@@ -6,9 +6,7 @@ Nothing is visible before the last step writes one log entry, which moves search
 from __future__ import annotations
 
 import logging
-import tempfile
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
 import numpy as np
 
@@ -23,6 +21,7 @@ from lake import catalogue
 from lake.errors import LakeError, ModelReplaced
 from lake.lake import Lake
 from lake.manifest import FileRecord
+from lake.scratch import scratch
 from tasks import progress
 from tasks import shards as workspace
 from tasks.errors import CountsDisagree
@@ -93,9 +92,9 @@ def train_index(lake: Lake, version: int, plan: IndexPlan, config: RebuildConfig
     vectors = read_embeddings(lake.store, sample, plan.spec.dimension)
     codebook = train_codebook(vectors, plan.spec, seed=config.index_seed)
     distance = mean_coarse_distance(codebook, vectors, plan.spec)
-    with tempfile.TemporaryDirectory(prefix="vitrine-") as folder:
-        name = write_codebook(Path(folder), codebook)
-        record = lake.indexes.join(version).add_file(name, Path(folder, name))
+    with scratch() as folder:
+        name = write_codebook(folder, codebook)
+        record = lake.indexes.join(version).add_file(name, folder / name)
     return StoredCodebook(CodebookHistory(name, version, plan.rebuild_reason, len(vectors), distance), record)
 
 
@@ -106,12 +105,10 @@ def encode_shard(
     trained = None if codebook is None else lake.indexes.read_record(version, codebook.record)
     rows = workspace.read_shard(lake.store, shard)
     vectors = read_embeddings(lake.store, rows, plan.spec.dimension)
-    with tempfile.TemporaryDirectory(prefix="vitrine-") as folder:
-        written = write_shard(
-            Path(folder), shard.number, vectors, rows.drop_columns(["url", "row"]), trained, plan.spec
-        )
+    with scratch() as folder:
+        written = write_shard(folder, shard.number, vectors, rows.drop_columns(["url", "row"]), trained, plan.spec)
         names = written.files(plan.spec)
-        files = tuple(lake.indexes.join(version).add_file(name, Path(folder, name)) for name in names)
+        files = tuple(lake.indexes.join(version).add_file(name, folder / name) for name in names)
     progress.advance(written.rows)
     return StoredShard(written, written.rows, files)
 
@@ -129,9 +126,9 @@ def measure_index(
     Raises BelowTarget or CorruptFile: nothing is published.
     """
     draft = lake.indexes.join(version)
-    with tempfile.TemporaryDirectory(prefix="vitrine-") as folder:
-        name = write_deleted_rows(Path(folder), [np.flatnonzero(~live) for live in live_in_kept(lake, plan)])
-        deleted = draft.add_file(name, Path(folder, name))
+    with scratch() as folder:
+        name = write_deleted_rows(folder, [np.flatnonzero(~live) for live in live_in_kept(lake, plan)])
+        deleted = draft.add_file(name, folder / name)
     files = [file for shard in plan.kept for file in shard.files]
     files += [file for shard in encoded for file in shard.files]
     files += [deleted] if codebook is None else [deleted, codebook.record]

@@ -13,7 +13,7 @@ from typing import Annotated, cast
 
 import typer
 
-from vitrine.cli import backbones, keeping, nights, reading
+from vitrine.cli import backbones, doctor, keeping, nights, reading
 from vitrine.cli.output import INTERRUPTED, STOPPED, TERMINATED, fail, nobody_reads
 from vitrine.cli.printable import PrintableFormatter
 
@@ -34,6 +34,7 @@ COMMANDS = (
     reading.near_duplicates,
     reading.sql,
     reading.status,
+    doctor.doctor,
     keeping.versions,
     keeping.rollback,
     keeping.collect,

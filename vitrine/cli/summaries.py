@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from vitrine.cli.printing import cell, console, print_fields, print_rows, to_stderr
 
 if TYPE_CHECKING:
+    from lake.health import Finding
     from lake.rollback import RolledBack
     from tasks.ingest.stage import IngestSummary
     from tasks.night import NightSummary
@@ -217,6 +218,16 @@ def print_status(status: Mapping[str, Any]) -> None:
         console.print("no run yet")
         return
     print_fields({name: value for name, value in last_run.items() if value is not None}, title="last run")
+
+
+def print_findings(findings: Sequence[Finding]) -> None:
+    """What the doctor found, and what to do where something is wrong."""
+    width = max(len(finding.what) for finding in findings)
+    for finding in findings:
+        style = {"bad": "bold red", "warning": "yellow", "repaired": "green"}.get(finding.state)
+        console.print(f"{finding.state:<8}  {finding.what:<{width}}  {finding.says}", style=style)
+        if finding.remedy:
+            console.print(f"{'':<8}  {'':<{width}}  → {finding.remedy}")
 
 
 def print_versions(versions: Sequence[Mapping[str, Any]]) -> None:
