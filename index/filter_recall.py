@@ -18,7 +18,7 @@ from index.arrays import Floats, Mask, Rows
 from index.recall import SliceRecall, lower_bound, recall
 from index.searching import K, Searcher
 
-ASKED = 50  # queries of each kind
+ASKED = 40  # queries of each kind
 FARTHEST_SHARE = 0.1  # of the queries
 CENTRE_ROWS = 500  # of what is kept, whose mean tells which queries are far
 FAR_LISTS = "the tenth in the lists farthest from one of them"

@@ -22,9 +22,9 @@ from index.key_hashes import key_hashes
 from index.searching import K, Neighbours, Searcher
 from index.truth import EarlierTruth, Truth, find_truth, without_self
 
-SLICE_QUERIES = 300
+SLICE_QUERIES = 200
 SLICE_AT_LEAST = 100  # rows; the bound of fewer is too wide to judge by
-TIMED_QUERIES = 200
+TIMED_QUERIES = 100
 CONFIDENCE = 0.95
 # float32 rounds sums of thousands of products at about this, so nearer counts as a tie
 TIE = 1e-6
