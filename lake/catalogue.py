@@ -121,14 +121,14 @@ def prepare(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
     connection.execute("SET allow_persistent_secrets = false")  # neither read the user's nor write there
     connection.execute("SET TimeZone = 'UTC'")
     connection.execute("SET autoinstall_known_extensions = false")
+    # A table's files never change, so what is known of one need not be read again, for each view that names it.
+    connection.execute("SET parquet_metadata_cache = true")
     if store.s3 is None:
         return
     # The extension lies inside its PyPI wheel: nothing is downloaded at run time.
     wheel = package_files("duckdb_extension_httpfs") / "extensions" / f"v{duckdb.__version__}"
     connection.execute(f"LOAD {_quoted(str(wheel / 'httpfs.duckdb_extension'))}")
-    # A table's files never change, so what is known of one need not be asked again.
     connection.execute("SET enable_http_metadata_cache = true")
-    connection.execute("SET parquet_metadata_cache = true")
     names = {"access_key_id": "KEY_ID", "secret_access_key": "SECRET", "session_token": "SESSION_TOKEN"}
     options = {names[name]: _quoted(value) for name, value in store.s3.credentials().items()}
     options["REGION"] = _quoted(store.s3.region)
