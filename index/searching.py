@@ -33,7 +33,7 @@ from index.stored_vectors import CACHED_BYTES, StoredVectors
 K = 10  # neighbours that a search is judged by
 MEASURED = K + 1  # that the published setting was measured for: K, and a query's own row
 EXHAUSTIVE_BELOW, EXHAUSTIVE_SHARE = 1_000, 1 / 200  # kept rows that are quicker compared than all codes scanned
-WATCHED = 2 * K  # nearest rows, at least, whose places tell a thorough search whether it has seen enough
+WATCHED = 3 * K  # nearest rows, at least, whose places tell a thorough search whether it has seen enough
 CANDIDATES_EACH = 10  # that it ranks at first for each row that it watches
 LATE_SHARE = 0.02  # of the rows watched may come from the farther half of the candidates
 ONE_QUERY, SEVERAL_QUERIES = 10, 0  # faiss's names of its fast-scan loops; 0 lets it choose
