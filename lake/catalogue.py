@@ -24,6 +24,7 @@ from lake.asking import lock
 from lake.errors import LakeError
 from lake.lake import Lake
 from lake.retries import retried
+from lake.s3 import authorities
 from lake.scratch import scratch
 from lake.store import Store
 from lake.store_errors import by_cause
@@ -128,6 +129,8 @@ def prepare(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
     # The extension lies inside its PyPI wheel: nothing is downloaded at run time.
     wheel = package_files("duckdb_extension_httpfs") / "extensions" / f"v{duckdb.__version__}"
     connection.execute(f"LOAD {_quoted(str(wheel / 'httpfs.duckdb_extension'))}")
+    if bundle := authorities():
+        connection.execute("SET ca_cert_file = ?", [bundle])
     connection.execute("SET enable_http_metadata_cache = true")
     names = {"access_key_id": "KEY_ID", "secret_access_key": "SECRET", "session_token": "SESSION_TOKEN"}
     options = {names[name]: _quoted(value) for name, value in store.s3.credentials().items()}

@@ -8,7 +8,9 @@ another root, and credentials that expire are refreshed by the session that is k
 
 from __future__ import annotations
 
+import atexit
 import os
+import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -142,6 +144,7 @@ def locate(bucket: str, prefix: str) -> S3Location:
     """
     from botocore.exceptions import BotoCoreError, NoCredentialsError
 
+    authorities()
     try:
         with _resolving:  # a cache alone would let several threads resolve the same at once
             return _located(bucket, prefix, _environment())
@@ -152,6 +155,39 @@ def locate(bucket: str, prefix: str) -> S3Location:
         ) from error
     except (BotoCoreError, ValueError) as error:  # ValueError: an endpoint that is no URL
         raise LakeError(f"no AWS session for s3://{bucket}: {error}") from error
+
+
+def authorities() -> str | None:
+    """The file of the certificate authorities to trust: AWS_CA_BUNDLE's, SSL_CERT_FILE's, or one of both.
+
+    boto3 reads the one, obstore and delta-rs the other, DuckDB neither: each is told of what is set. delta-rs can be
+    told by the environment alone, so SSL_CERT_FILE is set for this process. Raises LakeError where a file can't be
+    read.
+    """
+    named = [os.environ.get(name) for name in ("AWS_CA_BUNDLE", "SSL_CERT_FILE")]
+    files = tuple(dict.fromkeys(name for name in named if name))
+    try:
+        bundle = _bundle(files) if files else None
+    except OSError as error:
+        raise LakeError(
+            f"{error.filename} can't be read ({error.strerror}): correct AWS_CA_BUNDLE or SSL_CERT_FILE"
+        ) from error
+    if bundle is not None and bundle != os.environ.get("SSL_CERT_FILE"):
+        os.environ["SSL_CERT_FILE"] = bundle
+    return bundle
+
+
+@lru_cache(maxsize=ROOTS_KEPT)
+def _bundle(files: tuple[str, ...]) -> str:
+    """One file that holds what these hold; of two it is a new one, which this process removes."""
+    texts = [Path(file).read_text(encoding="utf-8") for file in files]
+    if len(files) == 1 or texts[0] in texts[1]:
+        return files[-1]
+    descriptor, path = tempfile.mkstemp(prefix="vitrine-authorities-", suffix=".pem")
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write("\n".join(texts))
+    atexit.register(lambda: Path(path).unlink(missing_ok=True))
+    return path
 
 
 @lru_cache(maxsize=ROOTS_KEPT)
@@ -188,7 +224,7 @@ def _session(environment: Environment) -> S3Session:
     boto = boto3.session.Session(botocore_session=core)
     if boto.get_credentials() is None:
         raise NoCredentialsError
-    client = boto.client("s3", region_name=boto.region_name or "us-east-1")
+    client = boto.client("s3", region_name=boto.region_name or "us-east-1", verify=authorities())
     region = str(client.meta.region_name)
     endpoint = str(client.meta.endpoint_url).replace("aws-global", region)  # boto3's word for us-east-1, no host's name
     usual = "https://s3.amazonaws.com" if region == "us-east-1" else f"https://s3.{region}.amazonaws.com"
@@ -234,7 +270,7 @@ def _environment() -> Environment:
     return *((name, os.environ[name]) for name in names), *map(_state_of_file, files)
 
 
-_OTHER_VARIABLES = frozenset(("home", "http_proxy", "https_proxy", "all_proxy", "no_proxy"))
+_OTHER_VARIABLES = frozenset(("home", "http_proxy", "https_proxy", "all_proxy", "no_proxy", "ssl_cert_file"))
 
 
 def _state_of_file(path: str) -> tuple[int, int, int] | None:

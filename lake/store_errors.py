@@ -20,7 +20,7 @@ _CAUSES = {
         "the credentials for {uri} have expired ({why}): get new ones, as by `aws sso login`, and run this again"
     ),
     "RequestTimeTooSkewed": "this machine's clock is wrong, so {uri} refuses its requests ({why}): set it",
-    r"[Cc]ertificate|UnknownIssuer|CERTIFICATE_VERIFY": (
+    r"[Cc]ertificate|UnknownIssuer|CERTIFICATE_VERIFY|SSL peer": (
         "the certificate of the server of {uri} is not trusted ({why}): name its CA's file in AWS_CA_BUNDLE"
     ),
     r"Permission denied|AccessDenied|InvalidAccessKey|SignatureDoesNotMatch|Unauthenticated|os error 13\b|Forbidden": (

@@ -231,7 +231,8 @@ def _record_failure(run: Run, error: BaseException) -> None:
     try:
         _record(run, status, reason)
     except LakeError as failure:
-        logger.warning("how the run ended could not be written: %s", failure)
+        if str(failure) != reason:  # else it is about to be said
+            logger.warning("how the run ended could not be written: %s", failure)
 
 
 def _record_dead_runs(run: Run) -> None:

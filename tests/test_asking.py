@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -132,6 +133,25 @@ def test_sql_reads_statements_from_standard_input(environment: dict[str, str], s
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout) == [{"n": 12}]
+
+
+@pytest.mark.s3
+def test_sql_over_s3_reads_the_lake_alone_and_shows_no_secret(run: Run, small: SmallLake, s3_root: str) -> None:
+    lake, local = open_lake(f"{s3_root}/a b/polarity=9", create=True), open_lake(small.uri).store
+    for name in local.names(""):
+        lake.store.put(name, local.get(name))
+    given = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    ended = run(
+        "sql", "SELECT count(*) AS n, max(polarity) < 1 AS low FROM scores", "--lake", lake.uri, "--json", **given
+    )
+    assert json.loads(ended.out) == [{"n": 12, "low": True}]
+    ended = run("sql", "FROM duckdb_secrets()", "--lake", lake.uri, "--json", **given)
+    assert os.environ["AWS_SECRET_ACCESS_KEY"] not in ended.out and "redacted" in ended.out
+    for other in (f"{s3_root}/vitrine.json", f"{lake.uri}/vitrine.json", "/etc/passwd"):
+        ended = run("sql", f"FROM read_text('{other}')", "--lake", lake.uri, **given)
+        assert ended.code == 1 and "Permission Error" in ended.err
+    part = lake.images.files()[0].url
+    assert run("sql", f"COPY (SELECT 1) TO '{part}'", "--lake", lake.uri, **given).code == 1
 
 
 # What leaves by --export

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import os
+import ssl
+import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 
+import duckdb
 import pyarrow as pa
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 from deltalake import DeltaTable
 
-from lake import scratch as scratching
 from lake.cache import copy_into
-from lake.catalogue import connect
+from lake.catalogue import connect, prepare
 from lake.errors import LakeError, StoreUnavailable
-from lake.lake import open_lake
+from lake.lake import Lake, open_lake
 from lake.schemas import IMAGES
 from lake.scratch import PREFIX, scratch
 from lake.store import Store, open_store
@@ -134,7 +141,8 @@ def test_a_commit_whose_answer_is_lost_happens_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, landed: bool, error: OSError
 ) -> None:
     lake = open_lake(str(tmp_path / "lake"), create=True)
-    write, failed = DeltaTable.create_write_transaction, []
+    write = DeltaTable.create_write_transaction
+    failed: list[bool] = []
 
     def unheard(table: DeltaTable, *arguments: Any, **options: Any) -> None:
         if landed or failed:
@@ -216,7 +224,7 @@ def test_no_temporary_directory_is_one_line(run: Run, small: SmallLake, monkeypa
     def none(**_: object) -> str:
         raise FileNotFoundError(2, "No usable temporary directory found")
 
-    monkeypatch.setattr(scratching.tempfile, "mkdtemp", none)
+    monkeypatch.setattr(tempfile, "mkdtemp", none)
     with pytest.raises(LakeError, match="set TMPDIR"), scratch():
         pass
 
@@ -229,7 +237,7 @@ def test_a_full_temporary_directory_is_one_line() -> None:
 
 
 def test_what_killed_processes_left_is_swept_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scratching.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     old = time.time() - 86_400
     for name in (f"{PREFIX}abcdefgh", "vitrine-data", f"{PREFIX}abcdefgh-mine", "other"):
         (tmp_path / name).mkdir()
@@ -263,3 +271,102 @@ def test_a_home_that_can_not_be_written_stops_nobody(fresh: Run, small: SmallLak
     )
     assert ended.code == 1
     assert "PREFECT_HOME" in failure_of(ended) or "does not answer" in failure_of(ended)
+
+
+# Private certificate authorities
+
+
+def certificates(folder: Path, called: str = "a private authority") -> tuple[Path, Path]:
+    """A new authority's certificate, and a file with a key and a certificate that it signed for localhost."""
+    now = datetime.now(UTC)
+
+    def made(name: str, key: rsa.RSAPrivateKey, signed_by: rsa.RSAPrivateKey, *, authority: bool) -> bytes:
+        builder = x509.CertificateBuilder(
+            issuer_name=x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, called)]),
+            subject_name=x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]),
+            public_key=key.public_key(),
+            serial_number=x509.random_serial_number(),
+            not_valid_before=now - timedelta(days=1),
+            not_valid_after=now + timedelta(days=1),
+        )
+        builder = builder.add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
+        builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        return builder.sign(signed_by, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+    authority, server = (rsa.generate_private_key(65537, 2048) for _ in range(2))
+    pem = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    (folder / "authority.pem").write_bytes(made(called, authority, authority, authority=True))
+    signed = made("localhost", server, authority, authority=False)
+    (folder / "server.pem").write_bytes(server.private_bytes(*pem) + signed)
+    return folder / "authority.pem", folder / "server.pem"
+
+
+class NothingThere(BaseHTTPRequestHandler):
+    """An S3 server without objects."""
+
+    def do_GET(self) -> None:
+        body = b"<Error><Code>NoSuchKey</Code></Error>"
+        if "list-type" in self.path:
+            body = b"<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>"
+        self.send_response(200 if "list-type" in self.path else 404)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """A server's URL, and the certificate of the authority that vouches for it."""
+    authority, own = certificates(tmp_path_factory.mktemp("tls"))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), NothingThere)
+    server.daemon_threads = True
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(own)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"https://localhost:{server.server_port}", authority
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("variables", [("AWS_CA_BUNDLE",), ("SSL_CERT_FILE",), ("SSL_CERT_FILE", "AWS_CA_BUNDLE"), ()])
+def test_every_engine_trusts_a_private_authority_where_one_variable_names_it(
+    aws: pytest.MonkeyPatch, tls: tuple[str, Path], tmp_path: Path, variables: tuple[str, ...]
+) -> None:
+    url, authority = tls
+    (tmp_path / "another.pem").write_bytes(certificates(tmp_path, "another")[0].read_bytes())
+    aws.setenv("SSL_CERT_FILE", str(tmp_path / "another.pem"))  # as it was, for whoever comes after this test
+    aws.delenv("SSL_CERT_FILE")
+    for name, value in {"AWS_ENDPOINT_URL": url, "AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}.items():
+        aws.setenv(name, value)
+    for name, file in zip(variables, (authority, tmp_path / "another.pem"), strict=False):
+        aws.setenv(name, str(file))
+    store = open_store("s3://shop/p", check=False)
+    assert store.s3 is not None
+    engines: dict[str, Callable[[], object]] = {
+        "obstore": partial(store.get, "a"),
+        "boto3": partial(store.get, "a//b"),
+        "delta-rs": Lake(store).images.version,
+        "DuckDB": partial(in_duckdb, store),
+    }
+    for name, ask in engines.items():
+        try:
+            ask()
+        except Exception as error:
+            trusted = "not trusted" not in str(error) and "SSL" not in str(error)
+            assert trusted == bool(variables), (name, error)
+
+
+def in_duckdb(store: Store) -> None:
+    with duckdb.connect() as sql:
+        prepare(sql, store)
+        sql.execute("FROM read_parquet('s3://shop/p/a.parquet')")
+
+
+def test_authorities_that_are_not_there_are_one_line(aws: pytest.MonkeyPatch) -> None:
+    aws.setenv("AWS_CA_BUNDLE", "/nowhere/ca.pem")
+    with pytest.raises(LakeError, match=r"/nowhere/ca.pem can't be read \(No such file.*correct AWS_CA_BUNDLE"):
+        open_store("s3://shop/p", check=False)

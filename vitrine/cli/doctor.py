@@ -31,9 +31,9 @@ def doctor(
     lake: LakeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say what is wrong with this machine and the lake, and what to do.
+    """Look for what is wrong with the lake or this machine.
 
-    Exit code 1 where something is.
+    Says how to mend each; exit code 1 where something is wrong.
     """
     from flows.settings import read_settings
     from lake.errors import LakeBusy, LakeError
