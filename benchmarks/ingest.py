@@ -36,7 +36,7 @@ from statistics import median
 from lake.lake import open_lake
 from lake.store import Store, open_store
 from tasks.ingest.config import IngestConfig
-from tasks.ingest.objects import REMOTE_FETCH_THREADS, fetch_threads
+from tasks.ingest.fetching import REMOTE_FETCH_THREADS, fetch_threads
 from tasks.ingest.stage import ingest
 from tasks.pictures import read_picture
 from tasks.runner import Inline

@@ -3,6 +3,7 @@
 LakeError                  stop the run; the message is one line that says what to do
 ├── StoreUnavailable       retry: the network, the server or the disk did not answer
 ├── ObjectNotFound         the one object is gone; the caller knows what that means
+├── ObjectUnreadable       the one object can't be read, today or tomorrow, until somebody does something about it
 ├── ObjectExists           a put-if-absent lost; read what is there
 ├── LostRace               another writer published first; nothing of ours is lost, start again from theirs
 │   └── ModelReplaced      another model became current while an index was made; start again under that model
@@ -27,6 +28,14 @@ class StoreUnavailable(LakeError):
 
 class ObjectNotFound(LakeError):
     """There is no object at this path."""
+
+
+class ObjectUnreadable(LakeError):
+    """The store refuses this one object, and would again: `reason` says why in a few words, for its row."""
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason or message
 
 
 class ObjectExists(LakeError):

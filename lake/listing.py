@@ -6,22 +6,15 @@ cut into ranges of keys, at the folders that lie ahead, which are listed side by
 
 from __future__ import annotations
 
-import errno
-import itertools
-import logging
-import os
 import queue
-import stat
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-
-logger = logging.getLogger(__name__)
 
 LISTING = pa.schema(
     [
@@ -31,30 +24,52 @@ LISTING = pa.schema(
         ("last_modified", pa.timestamp("us", tz="UTC")),
     ]
 )
+TIME_AS_ETAG = "%Y-%m-%dT%H:%M:%S+00:00"
 RANGES_AT_ONCE = 8
 PAGES_BEFORE_CUTTING = 4
 
-Listed = tuple[str, int, str, int]  # path, size, etag, microseconds since 1970
+# Kinds of what a listing passes over.
+BROKEN_LINK = "broken link"
+FOLDER_MARKER = "folder marker"
+LEADS_BACK = "link that leads back"
+NOT_UTF8 = "name that is not UTF-8"
+SPECIAL_FILE = "pipe, socket or device"
+UNREADABLE = "can't be listed"
+
+
+@dataclass(frozen=True)
+class PassedOver:
+    """A name that a listing does not hand on, and why."""
+
+    path: str  # what is not UTF-8 in it is shown as \\xff
+    kind: str
+    cause: str = ""
+
+
+Passed = Callable[[PassedOver], None]
 Pages = Callable[[str], Iterator[pa.RecordBatch]]
 Cuts = Callable[[str, str | None], Sequence[str]]
-
-
-def walk(root: Path, prefix: str, page: int) -> Iterator[pa.RecordBatch]:
-    """The files below a directory in a stable order; links are followed, a cycle of them only once."""
-    files = _files(str(root), prefix)
-    while rows := list(itertools.islice(files, page)):
-        paths, sizes, etags, times = zip(*rows, strict=True)
-        yield pa.record_batch([list(paths), list(sizes), list(etags), list(times)], schema=LISTING)
 
 
 def from_obstore(page: Any) -> pa.RecordBatch:
     """A page of obstore's listing, which is Arrow already."""
     batch = pa.record_batch(page)
     # A store without etags still tells a changed object by its time.
-    etags = pc.coalesce(batch["e_tag"], pc.strftime(batch["last_modified"], "%Y-%m-%dT%H:%M:%S+00:00"))
-    columns = [batch["path"], batch["size"], pc.utf8_trim(etags, '"'), batch["last_modified"]]
+    etags = pc.coalesce(batch["e_tag"], pc.strftime(batch["last_modified"], TIME_AS_ETAG))
+    bare = pc.utf8_trim(pc.replace_substring_regex(etags, "^W/", ""), '"')
+    columns = [batch["path"], batch["size"], bare, batch["last_modified"]]
     cast = [column.cast(field.type) for column, field in zip(columns, LISTING, strict=True)]
     return pa.record_batch(cast, schema=LISTING)
+
+
+def is_exact(page: pa.RecordBatch, after: str) -> bool:
+    """Whether obstore's page of what comes after a key spells each key as it is: it drops the slash at a key's end.
+
+    Such a key is mostly the mark of a folder, which is empty; of others the order tells.
+    """
+    paths = page["path"].to_numpy(zero_copy_only=False)
+    ordered = (not after or paths[0] > after) and bool((paths[1:] > paths[:-1]).all())
+    return ordered and not pc.any(pc.equal(page["size_bytes"], 0)).as_py()
 
 
 def in_ranges(pages: Pages, cuts: Cuts) -> Iterator[pa.RecordBatch]:
@@ -138,54 +153,3 @@ class _Ranges:
             except queue.Full:
                 continue
             return
-
-
-def _files(root: str, prefix: str) -> Iterator[Listed]:
-    seen: set[tuple[int, int]] = set()
-    for folder, folders, names in os.walk(os.path.join(root, prefix), onerror=_raise, followlinks=True):  # noqa: PTH118
-        try:
-            status = Path(folder).stat()
-        except FileNotFoundError:
-            continue  # removed meanwhile
-        if (status.st_dev, status.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        folders.sort()
-        names.sort()
-        inside = os.path.relpath(folder, root)
-        above = "" if inside == "." else f"{inside}/"
-        for name in names:
-            listed = _file(f"{above}{name}", os.path.join(folder, name))  # noqa: PTH118 (pathlib takes half the time)
-            if listed is not None:
-                yield listed
-
-
-def _file(key: str, path: str) -> Listed | None:
-    if not _is_utf8(key):
-        logger.warning("%r is passed over: its name is not UTF-8, rename it", os.fsencode(path))
-        return None
-    try:
-        status = os.stat(path)  # noqa: PTH116
-    except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-            return None  # removed meanwhile, or a link that leads nowhere
-        raise
-    if not stat.S_ISREG(status.st_mode):
-        return None  # whoever reads a pipe waits for ever
-    # The inode tells a file moved into place even where it kept the old one's size and time.
-    etag = f"{status.st_ino:x}-{status.st_mtime_ns:x}-{status.st_size:x}"
-    return key, status.st_size, etag, status.st_mtime_ns // 1000
-
-
-def _is_utf8(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _raise(error: OSError) -> None:
-    if not isinstance(error, FileNotFoundError):
-        raise error

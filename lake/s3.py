@@ -22,11 +22,14 @@ from typing import Any, cast
 import pyarrow as pa
 from obstore.store import S3Store
 
+from lake.answers import Answer, bare_etag
 from lake.errors import LakeError
-from lake.listing import LISTING
+from lake.listing import FOLDER_MARKER, LISTING, Passed, PassedOver
 
 MOST_CUTS = 16  # into which a long listing is cut at once
-REQUEST_SECONDS = 30  # for one answer, its body included: a server that stalls is asked again
+STALL_SECONDS = 30  # without a byte of an answer: it is asked for again, from there on
+REQUEST_SECONDS = 3600  # for one answer, its body included, however slow the link
+CONNECT_SECONDS = 10
 RETRY_SECONDS = 60  # no further attempt after so long; between attempts obstore waits longer each time, by chance
 ROOTS_KEPT = 16
 # obstore asks boto3 for credentials five minutes before this is over: boto3's own rule, which is to refresh them 10 to
@@ -76,16 +79,18 @@ class S3Location:
         """True where the endpoint is plain http (a server on one's own network)."""
         return _is_plain_http(self.endpoint)
 
-    def get(self, path: str) -> bytes:
-        """The bytes of an object whose key obstore can't spell. Raises FileNotFoundError."""
-        client = self.session.client
-        try:
-            return bytes(client.get_object(Bucket=self.bucket, Key=self._key(path))["Body"].read())
-        except client.exceptions.NoSuchKey as error:
-            raise FileNotFoundError(path) from error
+    def read(self, path: str) -> Answer:
+        """The object whose key obstore can't spell. Raises FileNotFoundError, BotoCoreError, ClientError."""
+        answer = self.session.client.get_object(Bucket=self.bucket, Key=self._key(path))
+        return Answer(answer["Body"].read(), bare_etag(answer["ETag"]), answer["LastModified"])
 
-    def pages(self, prefix: str, *, after: str) -> Iterator[pa.RecordBatch]:
-        """The objects below the prefix whose keys come after `after`, in pages of LISTING."""
+    def pages(
+        self, prefix: str, *, after: str, until: str | None = None, passed: Passed | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """The objects below the prefix whose keys come after `after`, up to and with `until`, in pages of LISTING.
+
+        A key that ends in a slash marks a folder and is passed over.
+        """
         answers = self.session.client.get_paginator("list_objects_v2").paginate(
             Bucket=self.bucket,
             Prefix=self._key(f"{prefix}/" if prefix else ""),
@@ -93,12 +98,14 @@ class S3Location:
         )
         start = len(self._key(""))
         for answer in answers:
-            rows = [
-                (item["Key"][start:], item["Size"], item["ETag"].strip('"'), item["LastModified"])
-                for item in answer.get("Contents", [])
-            ]
-            columns = [[row[column] for row in rows] for column in range(len(LISTING))]
-            yield pa.record_batch(columns, schema=LISTING)
+            listed = [(item["Key"][start:], item) for item in answer.get("Contents", [])]
+            inside = [(key, item) for key, item in listed if until is None or key.rstrip("/") <= until]
+            yield _page([(key, item) for key, item in inside if key and not key.endswith("/")])
+            for key, _ in inside:
+                if passed is not None and key.endswith("/"):
+                    passed(PassedOver(key, FOLDER_MARKER))
+            if len(inside) < len(listed):
+                return
 
     def cuts(self, prefix: str, after: str, until: str | None) -> list[str]:
         """Folders between two keys, at which a listing may be cut; those of the highest level that has several."""
@@ -135,6 +142,12 @@ class S3Location:
             "session_token": frozen.token,
         }
         return {name: value for name, value in named.items() if value}
+
+
+def _page(items: list[tuple[str, dict[str, Any]]]) -> pa.RecordBatch:
+    """Items of boto3's as a page of LISTING, each with the path that it is listed under."""
+    rows = [(path, item["Size"], bare_etag(item["ETag"]), item["LastModified"]) for path, item in items]
+    return pa.record_batch([[row[column] for row in rows] for column in range(len(LISTING))], schema=LISTING)
 
 
 def locate(bucket: str, prefix: str) -> S3Location:
@@ -204,6 +217,8 @@ def _located(bucket: str, prefix: str, environment: Environment) -> S3Location:
         config=cast(Any, config),
         client_options={
             "allow_http": _is_plain_http(session.endpoint),
+            "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
+            "read_timeout": timedelta(seconds=STALL_SECONDS),
             "timeout": timedelta(seconds=REQUEST_SECONDS),
         },
         retry_config={"max_retries": 6, "retry_timeout": timedelta(seconds=RETRY_SECONDS)},

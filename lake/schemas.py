@@ -17,9 +17,10 @@ IMAGES = pa.schema(
         ("height", pa.int32()),
         ("format", pa.string()),
         ("product_id", pa.string()),
-        ("status", pa.string()),  # ok, rejected or deleted
-        ("reason", pa.string()),  # why it was rejected; of one that is ok, what is odd about it
+        ("status", pa.string()),  # ok, rejected, unreadable or deleted
+        ("reason", pa.string()),  # why it was rejected or could not be read; of one that is ok, what is odd about it
         ("pixels", pa.binary()),  # JPEG, short side at most 256
+        ("pixels_elsewhere", pa.bool_()),  # true: an earlier row of the same sha256 holds them
         ("ingested_at", UTC_TIME),
     ]
 )
@@ -52,6 +53,8 @@ STAGE = pa.struct([("name", pa.string()), ("seconds", pa.float64()), ("pictures"
 
 STAGE_TIME = pa.struct([("name", pa.string()), ("busy_s", pa.float64()), ("waiting_s", pa.float64())])
 
+KIND = pa.struct([("name", pa.string()), ("objects", pa.int64())])
+
 RUNS = pa.schema(
     [
         ("run_id", pa.string()),
@@ -69,9 +72,12 @@ RUNS = pa.schema(
         ("unchanged", pa.int64()),
         ("ingested", pa.int64()),
         ("rejected", pa.int64()),
-        ("failed", pa.int64()),
-        ("skipped", pa.int64()),
+        ("failed", pa.int64()),  # not fetched; listed = unchanged + ingested + rejected + failed
+        ("unreadable", pa.int64()),  # of these, the ones that the store refuses: their rows say why
+        ("skipped", pa.int64()),  # passed over: no pictures by their name, excluded, …
+        ("skipped_by_kind", pa.list_(pa.field("element", KIND))),
         ("deleted", pa.int64()),
+        ("unlisted", pa.int64()),  # known pictures in folders that could not be listed: left as they were
         ("live", pa.int64()),
         ("already_embedded", pa.int64()),
         ("embedded", pa.int64()),

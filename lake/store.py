@@ -22,12 +22,15 @@ import pyarrow as pa
 from obstore import exceptions
 from obstore.store import MemoryStore
 
+from lake import answers
 from lake import directory as files
+from lake.answers import Answer, read_file
 from lake.errors import LakeError, ObjectNotFound, StoreUnavailable
-from lake.listing import from_obstore, in_ranges, walk
+from lake.listing import Passed, PassedOver, from_obstore, in_ranges, is_exact
 from lake.retries import ATTEMPTS, pause
 from lake.s3 import S3Location, locate
 from lake.store_errors import by_cause, translated
+from lake.walking import walk
 
 LIST_CHUNK = 1000  # objects a page: S3's own page size
 OBSTORE_SECONDS = 3.0  # what broke off sooner, it has not tried again
@@ -62,13 +65,17 @@ class Store:
         return f"{self.uri}/{path}" if path else self.uri
 
     def get(self, path: str) -> bytes:
-        """The object's bytes. Raises ObjectNotFound."""
+        """The object's bytes. Raises as `read`."""
+        return self.read(path).data
+
+    def read(self, path: str) -> Answer:
+        """The object with its etag of this moment. Raises ObjectNotFound, ObjectUnreadable, StoreUnavailable."""
         with translated(self.uri, path):
             if self.directory is not None:
-                return files.inside(self.directory, path).read_bytes()
+                return read_file(files.inside(self.directory, path))
             if self.s3 is not None and _is_odd(path):
-                return self.s3.get(path)
-            return bytes(obstore.get(self._backend, path).bytes())
+                return self.s3.read(path)
+            return answers.from_obstore(obstore.get(self._backend, path))
 
     def put(self, path: str, data: bytes | Path, *, durable: bool = True) -> None:
         """Write the object whole; readers see the old bytes or the new, never a part.
@@ -107,20 +114,21 @@ class Store:
             return False
         return True
 
-    def listing(self, prefix: str = "") -> Iterator[pa.RecordBatch]:
+    def listing(self, prefix: str = "", passed: Passed | None = None) -> Iterator[pa.RecordBatch]:
         """Every object below the prefix, in pages of LISTING that are fetched as they are consumed.
 
-        A directory's come in a stable order; a long S3 listing comes in several ranges at once.
+        A directory's come in a stable order; a long S3 listing comes in several ranges at once, whose threads tell
+        `passed` what is passed over. Without it a folder that can't be listed fails the listing.
         """
         with translated(self.uri, prefix):
             if self.directory is not None:
-                yield from walk(self.directory, prefix, LIST_CHUNK)
+                yield from walk(str(self.directory), prefix, LIST_CHUNK, passed)
             elif self.s3 is None:
                 yield from self._after(prefix, "")
             else:
-                yield from in_ranges(partial(self._after, prefix), partial(self.s3.cuts, prefix))
+                yield from in_ranges(partial(self._after, prefix, passed=passed), partial(self.s3.cuts, prefix))
 
-    def _after(self, prefix: str, after: str) -> Iterator[pa.RecordBatch]:
+    def _after(self, prefix: str, after: str, *, passed: Passed | None = None) -> Iterator[pa.RecordBatch]:
         """The pages after a key; one whose body breaks off, which obstore gives up at once, is asked for again."""
         failures = 0
         while True:
@@ -131,13 +139,17 @@ class Store:
                 )
                 for page in pages:
                     listed = from_obstore(page)
-                    after, failures = listed["path"][-1].as_py(), 0
-                    yield listed
+                    before, after, failures = after, listed["path"][-1].as_py(), 0
+                    if passed is None or self.s3 is None or is_exact(listed, before):
+                        yield listed
+                    else:
+                        until = max(listed["path"].to_pylist())
+                        yield from self.s3.pages(prefix, after=before, until=until, passed=passed)
             except exceptions.InvalidPathError:
                 if self.s3 is None:
                     raise
                 # One key such as "a//b.jpg" stops obstore's listing; boto3 takes any key.
-                yield from self.s3.pages(prefix, after=after)
+                yield from self.s3.pages(prefix, after=after, passed=passed)
             except exceptions.GenericError as error:
                 failures += 1
                 patient = time.monotonic() - asked > OBSTORE_SECONDS  # it has tried again itself
@@ -186,7 +198,7 @@ class Store:
     def check(self) -> None:
         """Ask the root one cheap question. Raises LakeError where it does not answer as a root should."""
         with translated(self.uri, ""):
-            for _ in self._after("", "") if self.directory is None else walk(self.directory, "", 1):
+            for _ in self._after("", "") if self.directory is None else walk(str(self.directory), "", 1, _ignored):
                 break
 
     @property
@@ -252,6 +264,10 @@ def _open_s3(uri: str) -> Store:
         raise LakeError(f"{uri!r} is not an S3 URI: expected s3://bucket/prefix")
     location = locate(match[1], (match[2] or "").strip("/"))
     return Store(location.uri, location.backend, directory=None, s3=location)
+
+
+def _ignored(_: PassedOver) -> None:
+    """Nobody asked for it."""
 
 
 def _is_odd(path: str) -> bool:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from obstore import exceptions
 
 from lake.errors import LakeError, ObjectExists, ObjectNotFound, StoreUnavailable
+from lake.refusals import refusal
 
 LONGEST = 300  # characters of what others say
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m|↳")
@@ -23,7 +24,9 @@ _CAUSES = {
     r"[Cc]ertificate|UnknownIssuer|CERTIFICATE_VERIFY|SSL peer": (
         "the certificate of the server of {uri} is not trusted ({why}): name its CA's file in AWS_CA_BUNDLE"
     ),
-    r"Permission denied|AccessDenied|InvalidAccessKey|SignatureDoesNotMatch|Unauthenticated|os error 13\b|Forbidden": (
+    "AuthorizationHeaderMalformed|PermanentRedirect": "{uri} lies in another region: set AWS_REGION{reason}",
+    r"Permission denied|AccessDenied|InvalidAccessKey|SignatureDoesNotMatch|Unauthenticated|os error 13\b|Forbidden|"
+    "InvalidToken|InvalidSecurity|NotSignedUp|AccountProblem": (
         "access to {where} was denied: check the credentials and their permissions{reason}"
     ),
     "Encountered object with invalid path": (
@@ -52,15 +55,16 @@ def translated(uri: str, path: str) -> Iterator[None]:
         if "NoSuchBucket" in str(error):
             raise LakeError(_CAUSES["NoSuchBucket"].format(uri=uri)) from error
         raise ObjectNotFound(f"{where} does not exist") from error
-    except (exceptions.PermissionDeniedError, PermissionError) as error:
-        if re.search("Expired|RequestTimeTooSkewed", str(error)):
-            raise by_cause(error, uri, where, where) from error
-        raise LakeError(
-            f"access to {where} was denied: check the credentials (AWS_PROFILE, AWS_ACCESS_KEY_ID) and their "
-            f"permissions, or the directory's{_answered(str(error))}"
-        ) from error
     except (exceptions.BaseError, OSError) as error:
-        raise by_cause(error, uri, where, f"{where} did not answer") from error
+        raise refusal(where, error, _answered(str(error))) or by_cause(
+            error, uri, where, f"{where} did not answer"
+        ) from error
+    except Exception as error:
+        if not type(error).__module__.startswith("botocore."):  # imported only where it is used
+            raise
+        raise refusal(where, error, _answered(str(error))) or by_cause(
+            error, uri, where, f"{where} did not answer"
+        ) from error
 
 
 def by_cause(error: Exception, uri: str, where: str, otherwise: str) -> LakeError:

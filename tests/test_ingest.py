@@ -19,19 +19,21 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+import tasks.ingest.comparison
 import tasks.ingest.plan
 import tasks.ingest.source
 import tasks.ingest.units
 from lake import catalogue
+from lake.answers import Answer
 from lake.errors import StoreUnavailable
 from lake.lake import Lake, open_lake
 from lake.listing import LISTING
 from lake.store import Store, open_store
 from tasks.errors import CountsDisagree, SourceError
-from tasks.ingest.objects import LOCAL_FETCH_THREADS
+from tasks.ingest.fetching import LOCAL_FETCH_THREADS
 from tasks.ingest.plan import IngestPlan, plan_ingest, preview_ingest
-from tasks.ingest.rows import product_id
-from tasks.ingest.source import are_pictures, require_pictures
+from tasks.ingest.products import product_id
+from tasks.ingest.source import Source, are_pictures, require_pictures
 from tasks.ingest.stage import IngestSummary
 from tasks.ingest.units import check_images, commit_images, ingest_shard
 from tests.small_lake import INGEST, ingest
@@ -98,7 +100,7 @@ class Shop:
 
 def counts(summary: IngestSummary) -> dict[str, int]:
     """The counts that are not zero."""
-    names = ("skipped", "unchanged", "new", "changed", "deleted", "ingested", "rejected", "failed")
+    names = ("skipped", "unchanged", "new", "changed", "deleted", "ingested", "rejected", "failed", "unreadable")
     return {name: count for name in names if (count := getattr(summary, name))}
 
 
@@ -107,20 +109,21 @@ class Counting:
     """A store that remembers what was read of it, and lets a test act just before each read."""
 
     store: Store
-    read: list[str] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)  # that were read
     before: Any = None
     etag: str | None = None  # that the listing gives every object instead of its own
 
-    def listing(self, prefix: str = "") -> Iterator[pa.RecordBatch]:
-        for page in self.store.listing(prefix):
+    def listing(self, prefix: str = "", passed: Any = None) -> Iterator[pa.RecordBatch]:
+        for page in self.store.listing(prefix, passed):
             etags = page["etag"] if self.etag is None else pa.array([self.etag] * page.num_rows)
             yield page.set_column(LISTING.get_field_index("etag"), "etag", etags)
 
-    def get(self, path: str) -> bytes:
-        self.read.append(path)
+    def read(self, path: str) -> Answer:
+        self.keys.append(path)
         if self.before is not None:
             self.before(path)
-        return self.store.get(path)
+        answer = self.store.read(path)
+        return answer if self.etag is None else dataclasses.replace(answer, etag=self.etag)
 
 
 @pytest.fixture
@@ -150,14 +153,14 @@ def test_few_threads_read_a_directory_where_nothing_else_is_asked_for(
 ) -> None:
     for number in range(60):
         shop.put(f"many/{number}.png", picture(number))
-    readers, get = set[int](), Store.get
+    readers, read = set[int](), Store.read
 
-    def watched(store: Store, path: str) -> bytes:
+    def watched(store: Store, path: str) -> Answer:
         if path.endswith(".png"):
             readers.add(threading.get_ident())
-        return get(store, path)
+        return read(store, path)
 
-    monkeypatch.setattr(Store, "get", watched)
+    monkeypatch.setattr(Store, "read", watched)
     assert shop.ingest(fetch_threads=None).ingested >= 60
     assert 1 <= len(readers) <= LOCAL_FETCH_THREADS
 
@@ -244,7 +247,7 @@ def test_a_picture_that_is_too_large_is_rejected_unread(shop: Shop, counting: Co
     done = shop.ingest(max_object_bytes=2**20)
     assert counts(done) == {"new": 4, "ingested": 3, "rejected": 1}
     assert shop.newest()["huge.png"]["reason"] == "too large: 3 MB, at most 1 MB"
-    assert "huge.png" not in counting.read
+    assert "huge.png" not in counting.keys
 
 
 @pytest.mark.parametrize("suffix", ["heic", "HEIF", "svg", "jxl", "psd"])
@@ -304,7 +307,7 @@ def test_what_is_no_picture_by_its_name_is_counted_and_never_read(shop: Shop, co
         shop.put(name, b"something")
     done = shop.ingest()
     assert counts(done) == {"new": 3, "ingested": 3, "skipped": 4}
-    assert sorted(counting.read) == ["a.png", "b/c.png", "b/d e.png"]
+    assert sorted(counting.keys) == ["a.png", "b/c.png", "b/d e.png"]
     assert set(shop.newest()) == {"a.png", "b/c.png", "b/d e.png"}
 
 
@@ -340,11 +343,11 @@ def test_rows_carry_the_product_that_the_pattern_finds(shop: Shop) -> None:
 
 def test_an_unchanged_picture_is_not_read_again(shop: Shop, counting: Counting) -> None:
     shop.ingest()
-    counting.read.clear()
+    counting.keys.clear()
     done = shop.ingest()
     assert counts(done) == {"unchanged": 3}
     assert shop.plan().shards == ()
-    assert counting.read == []
+    assert counting.keys == []
 
 
 def test_a_picture_is_unchanged_by_its_etag_and_size_alone(shop: Shop) -> None:
@@ -360,23 +363,23 @@ def test_a_picture_is_unchanged_by_its_etag_and_size_alone(shop: Shop) -> None:
 
 def test_a_changed_picture_is_read_again_and_alone(shop: Shop, counting: Counting) -> None:
     shop.ingest()
-    counting.read.clear()
+    counting.keys.clear()
     shop.put("b/c.png", changed := picture(77))
     assert counts(shop.ingest()) == {"unchanged": 2, "changed": 1, "ingested": 1}
-    assert counting.read == ["b/c.png"]
+    assert counting.keys == ["b/c.png"]
     assert shop.live()["b/c.png"] == digest(changed)
     assert len(shop.sql("FROM image_history WHERE image_key = 'b/c.png'")) == 2
 
 
-def test_a_file_moved_into_place_with_the_old_ones_size_and_time_is_changed(shop: Shop) -> None:
+def test_a_file_moved_into_place_with_the_old_ones_size_and_time_is_taken_for_the_old_one(shop: Shop) -> None:
     shop.ingest()
     path = shop.folder / "a.png"
     before, data = path.stat(), path.read_bytes()
     other = shop.folder.parent / "other.png"
     other.write_bytes(bytes(reversed(data)))
     os.utime(other, ns=(before.st_atime_ns, before.st_mtime_ns))
-    other.replace(path)
-    assert counts(shop.ingest()) == {"unchanged": 2, "changed": 1, "rejected": 1}
+    other.replace(path)  # what docs/operations.md says is missed, so that a copy of a tree is not read again
+    assert counts(shop.ingest()) == {"unchanged": 3}
 
 
 def test_a_picture_of_another_size_is_changed_even_where_its_etag_stays(shop: Shop, counting: Counting) -> None:
@@ -419,11 +422,11 @@ def test_a_picture_that_comes_back_is_new_again(shop: Shop) -> None:
     assert "a.png" not in shop.live()
 
 
-def test_a_new_picture_that_vanishes_before_it_is_read_leaves_no_row(shop: Shop, counting: Counting) -> None:
+def test_a_new_picture_that_vanishes_before_it_is_read_is_a_row_that_says_so(shop: Shop, counting: Counting) -> None:
     counting.before = lambda path: (shop.folder / path).unlink() if path == "a.png" else None
-    with pytest.raises(StoreUnavailable, match=r"1 of 3 pictures could not be fetched .* the others are committed"):
-        shop.ingest()
-    assert set(shop.newest()) == {"b/c.png", "b/d e.png"}
+    assert counts(shop.ingest()) == {"new": 3, "ingested": 2, "failed": 1, "unreadable": 1}
+    assert set(shop.live()) == {"b/c.png", "b/d e.png"}
+    assert shop.newest()["a.png"]["reason"].startswith("gone")
     counting.before = None
     shop.put("a.png", data := picture(50))
     assert counts(shop.ingest()) == {"unchanged": 2, "new": 1, "ingested": 1}
@@ -441,8 +444,7 @@ def test_a_changed_picture_that_can_not_be_read_keeps_its_old_state_and_is_tried
     shop.ingest()
     shop.put("a.png", new := picture(60))
     counting.before = unreachable
-    with pytest.raises(StoreUnavailable, match="1 of 1 pictures could not be fetched"):
-        shop.ingest()
+    assert counts(shop.ingest()) == {"unchanged": 2, "changed": 1, "failed": 1}
     assert len(shop.live()) == 3
     assert shop.live()["a.png"] == digest(old)
     counting.before = None
@@ -460,12 +462,12 @@ def test_a_source_that_is_gone_stops_the_shard_long_before_its_end(shop: Shop, c
     counting.before = unreachable
     with pytest.raises(StoreUnavailable, match=r"^6\d objects in a row could not be fetched, the last: no answer$"):
         ingest_shard(open_lake(shop.lake_uri), shop.source, "run", plan.shards[0], plan.ingested_at, INGEST)
-    assert len(counting.read) < 100
+    assert len(counting.keys) < 100
 
 
 def test_where_nothing_could_be_read_nothing_is_committed(shop: Shop, counting: Counting) -> None:
     counting.before = lambda path: (shop.folder / path).unlink()
-    with pytest.raises(StoreUnavailable, match="3 of 3 pictures could not be fetched"):
+    with pytest.raises(StoreUnavailable, match="became empty while it was read"):
         shop.ingest()
     assert shop.newest() == {}
     assert shop.lake.images.version() == -1
@@ -501,7 +503,7 @@ def test_a_source_without_pictures_is_refused_even_where_all_may_vanish(tmp_path
     assert "has no pictures" in str(caught.value)
     assert ("2 objects there have other names" in str(caught.value)) == bool(others)
     with pytest.raises(SourceError) as at_once:
-        require_pictures(shop.source)
+        require_pictures(Source(shop.source))
     assert str(at_once.value) == str(caught.value)
     assert commits(shop) == before
 
@@ -564,7 +566,8 @@ def test_the_newest_row_wins_even_where_the_clock_goes_backwards(shop: Shop, mon
             cls.hours -= 1
             return datetime.now(tz) + timedelta(hours=cls.hours)
 
-    monkeypatch.setattr(tasks.ingest.plan, "datetime", Backwards)
+    for module in (tasks.ingest.plan, tasks.ingest.comparison):
+        monkeypatch.setattr(module, "datetime", Backwards)
     shop.ingest()
     shop.put("a.png", changed := picture(80))
     shop.ingest()

@@ -10,13 +10,29 @@ CREATE MACRO located_embeddings(look) AS TABLE
 
 -- Where the pixels of the live pictures lie.
 CREATE VIEW stored_pictures AS
-    SELECT image_key, stored.sha256, filename AS url, file_row_number AS row
-    FROM (SELECT image_key, sha256, ingested_at, filename, file_row_number FROM {images} WHERE status = 'ok') AS stored
-    JOIN images USING (image_key, ingested_at);
+    WITH stored AS (
+        SELECT image_key, sha256, ingested_at, filename AS url, file_row_number AS row
+        FROM {images} WHERE status = 'ok' AND NOT coalesce(pixels_elsewhere, false)
+    )
+    SELECT image_key, stored.sha256, url, row FROM stored JOIN images USING (image_key, ingested_at)
+    UNION ALL
+    SELECT known.image_key, known.sha256, url, row
+    FROM known_images AS known JOIN pixel_rows USING (sha256)
+    JOIN stored ON stored.image_key = held_by AND stored.ingested_at = held_at
+    WHERE known.status = 'ok' AND known.pixels_elsewhere;
 
 -- Every picture that was ever decoded, as it was last: a label stays of use when the shop drops the product.
-CREATE VIEW pictures_ever AS
-    SELECT stored.image_key, stored.sha256, stored.product_id, stored.pixels
-    FROM {images} AS stored
+CREATE VIEW decoded_ever AS
+    SELECT history.* FROM image_history AS history
     JOIN (SELECT image_key, max(ingested_at) AS ingested_at FROM image_history WHERE status = 'ok'
           GROUP BY image_key) USING (image_key, ingested_at);
+
+CREATE VIEW pictures_ever AS
+    SELECT stored.image_key, stored.sha256, stored.product_id, stored.pixels
+    FROM {images} AS stored JOIN decoded_ever USING (image_key, ingested_at)
+    WHERE NOT coalesce(stored.pixels_elsewhere, false)
+    UNION ALL
+    SELECT repeated.image_key, repeated.sha256, repeated.product_id, stored.pixels
+    FROM decoded_ever AS repeated JOIN pixel_rows USING (sha256)
+    JOIN {images} AS stored ON stored.image_key = held_by AND stored.ingested_at = held_at
+    WHERE repeated.pixels_elsewhere;

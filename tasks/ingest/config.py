@@ -21,6 +21,17 @@ def _one_group(pattern: str) -> str:
     return pattern
 
 
+def _as_in_gitignore(patterns: tuple[str, ...]) -> tuple[str, ...]:
+    from pathspec import GitIgnoreSpec
+
+    try:
+        GitIgnoreSpec.from_lines(patterns)
+    except ValueError as error:
+        raise ValueError(f"not as .gitignore spells patterns: {error}") from error
+    return patterns
+
+
+Patterns = Annotated[tuple[str, ...], AfterValidator(_as_in_gitignore)]
 Pattern = Annotated[str, AfterValidator(_one_group)]
 
 
@@ -29,10 +40,18 @@ class IngestConfig(ShardConfig, DecodingConfig):
     """What decides a picture's row, and how much is in flight."""
 
     product_id_pattern: Pattern | None = Field(
-        default=None, description="Regular expression on the image key; its one group is the product's id."
+        default=None,
+        description="Regular expression on the image key; its one group is the product's id. By default the one that "
+        "the lake was last given.",
+    )
+    exclude: Patterns = Field(
+        default=(), description="Keys that are passed over, as .gitignore spells them: @eaDir/ or /thumbs/*.jpg."
     )
     max_deleted_share: float = Field(
-        default=0.5, ge=0, le=1, description="Stop where more than this share of the known pictures vanished at once."
+        default=0.5,
+        ge=0,
+        le=1,
+        description="Stop where more than this share of the live pictures vanished or turned undecodable at once.",
     )
     max_object_bytes: int = Field(
         default=64 * 2**20, ge=1, description="Largest object that is fetched, bytes; a larger one is rejected."

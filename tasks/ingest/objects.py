@@ -4,98 +4,92 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import pyarrow as pa
 
-from lake.errors import LakeError, StoreUnavailable
-from lake.store import Store
+from lake.answers import Answer
+from lake.errors import LakeError, ObjectUnreadable, StoreUnavailable
+from lake.store import ObjectInfo, Store
 from model.errors import Undecodable
 from tasks import progress
 from tasks.ingest.config import IngestConfig
+from tasks.ingest.fetching import Fetcher, fetch_threads
 from tasks.ingest.pipeline import Lanes, Pipeline
 from tasks.pictures import StoredPicture, read_picture
 from tasks.timing import StageTime
 
 logger = logging.getLogger(__name__)
 
-MAX_FAILED_IN_A_ROW = 64
-# An object store answers many requests at once, each after tens of milliseconds. A directory answers at once, and more
-# threads would only wait for each other and for the decoders.
-REMOTE_FETCH_THREADS, LOCAL_FETCH_THREADS = 64, 4
-
 
 @dataclass(frozen=True)
 class ReadObject:
     """What was found out about one object by reading it."""
 
-    sha256: str | None = None  # None where it was not even fetched
-    reason: str | None = None  # why it is no picture; of one, what is odd about it
+    sha256: str | None = None  # None where it was not fetched
+    reason: str | None = None  # why it is no picture, or can't be read; of a picture, what is odd about it
     picture: StoredPicture | None = None
+    stored: dict[str, Any] | None = None  # the row of the table that has this very content
+    found: ObjectInfo | None = None  # as the store answered: what is known of the object from here on
+    is_refused: bool = False  # by the store, and would be again
+
+    @property
+    def status(self) -> str:
+        """As its row has it."""
+        if self.is_refused:
+            return "unreadable"
+        return "rejected" if self.picture is None and self.stored is None else "ok"
 
 
 def read_objects(
     pictures: Store, work: pa.Table, config: IngestConfig
 ) -> tuple[list[ReadObject | None], tuple[StageTime, ...]]:
     """What each object of the shard is, None where it could not be fetched; and how long the stages took."""
-    keys, sizes = work["image_key"].to_pylist(), work["size_bytes"].to_pylist()
-    too_large = [size > config.max_object_bytes for size in sizes]
-    outage = _Outage()
+    keys, sizes, stored = (work[name].to_pylist() for name in ("image_key", "size_bytes", "stored"))
+    most = config.max_object_bytes
+    threads = config.fetch_threads or fetch_threads(pictures)
+    fetcher = Fetcher(pictures, work, threads)
 
-    def fetch(number: int) -> bytes | LakeError | None:
-        if too_large[number]:
-            return None
-        return outage.watched(_fetched(pictures, keys[number]))
+    def fetch(number: int) -> Answer | LakeError | None:
+        return None if sizes[number] > most else fetcher.fetch(number)
 
-    def read(number: int, data: bytes | LakeError | None) -> ReadObject | None:
+    def read(number: int, fetched: Answer | LakeError | None) -> ReadObject | None:
         progress.advance(1)
-        if data is None:
-            return ReadObject(reason=_too_large(sizes[number], config.max_object_bytes))
-        if isinstance(data, LakeError):
-            logger.info("%s was not fetched and will be tried again: %s", keys[number], data)
-            return None
-        return _read(data)
+        if fetched is None:
+            return ReadObject(reason=_too_large(sizes[number], most))
+        if isinstance(fetched, LakeError):
+            return _not_fetched(keys[number], fetched)
+        found = ObjectInfo(keys[number], len(fetched.data), fetched.etag, fetched.last_modified)
+        if len(fetched.data) > most:
+            return ReadObject(reason=_too_large(len(fetched.data), most), found=found)
+        return replace(_read(fetched.data, stored[number]), found=found)
 
-    lanes = Lanes(config.fetch_threads or fetch_threads(pictures), config.decode_threads, config.bytes_in_flight)
-    to_fetch = [0 if large else size for size, large in zip(sizes, too_large, strict=True)]
+    lanes = Lanes(threads, config.decode_threads, config.bytes_in_flight)
+    to_fetch = [0 if size > most else size for size in sizes]
     return Pipeline(to_fetch, fetch, read, lanes).run()
 
 
-def fetch_threads(source: Store) -> int:
-    """How many objects of a shard are best read at once from where they lie."""
-    return REMOTE_FETCH_THREADS if source.directory is None else LOCAL_FETCH_THREADS
-
-
-def _fetched(pictures: Store, key: str) -> bytes | LakeError:
-    try:
-        return pictures.get(key)
-    except LakeError as error:
-        return error
-
-
-class _Outage:
-    """Notices that the source itself is gone: so many objects in a row could not be fetched."""
-
-    def __init__(self) -> None:
-        self._in_a_row = 0
-        self._lock = threading.Lock()
-
-    def watched(self, fetched: bytes | LakeError) -> bytes | LakeError:
-        """What was fetched, as it is. Raises StoreUnavailable where nothing comes any more."""
-        with self._lock:
-            self._in_a_row = self._in_a_row + 1 if isinstance(fetched, StoreUnavailable) else 0
-        if isinstance(fetched, StoreUnavailable) and self._in_a_row > MAX_FAILED_IN_A_ROW:
-            raise StoreUnavailable(f"{self._in_a_row} objects in a row could not be fetched, the last: {fetched}")
-        return fetched
+def _not_fetched(key: str, error: LakeError) -> ReadObject | None:
+    logger.info("%s was not fetched and will be tried again: %s", key, error)
+    if isinstance(error, StoreUnavailable):
+        return None
+    if isinstance(error, ObjectUnreadable):
+        return ReadObject(reason=error.reason, is_refused=True)
+    is_directory = isinstance(error.__cause__, IsADirectoryError)
+    gone = "a directory, no file" if is_directory else "gone: it was listed, and not there when it was to be read"
+    return ReadObject(reason=gone, is_refused=True)
 
 
 def _too_large(size_bytes: int, most_bytes: int) -> str:
     return f"too large: {size_bytes / 2**20:.0f} MB, at most {most_bytes // 2**20} MB"
 
 
-def _read(data: bytes) -> ReadObject:
+def _read(data: bytes, stored: dict[str, Any] | None) -> ReadObject:
+    """What the bytes are; those of a picture that is stored already are not decoded again."""
     sha256 = hashlib.sha256(data).hexdigest()
+    if stored is not None and stored["sha256"] == sha256:
+        return ReadObject(sha256, stored["reason"], stored=stored)
     try:
         picture = read_picture(data)
     except Undecodable as error:

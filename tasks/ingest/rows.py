@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -11,34 +10,47 @@ import pyarrow as pa
 
 from lake.schemas import IMAGES, UTC_TIME
 from tasks.ingest.objects import ReadObject
+from tasks.ingest.products import product_id
 
-LISTED = ("image_key", "etag", "size_bytes", "last_modified")  # what a row of `images` takes from the listing
+LISTED = ("etag", "size_bytes", "last_modified")  # what a row takes from the listing where the store gave no answer
 
 
 def image_rows(
     work: pa.Table, objects: Sequence[ReadObject | None], ingested_at: datetime, pattern: str | None
 ) -> pa.Table:
-    """Rows of `images` for the objects that could be fetched."""
-    listed = work.select(list(LISTED)).filter(pa.array([read is not None for read in objects], pa.bool_()))
-    reads = [read for read in objects if read is not None]
-    pictures = [read.picture for read in reads]
-    columns: dict[str, Any] = {name: listed[name] for name in LISTED}
-    columns |= {
-        "sha256": [read.sha256 for read in reads],
-        "product_id": [product_id(key, pattern) for key in listed["image_key"].to_pylist()],
-        "status": ["rejected" if picture is None else "ok" for picture in pictures],
-        "reason": [read.reason for read in reads],
-        "ingested_at": pa.repeat(pa.scalar(ingested_at, UTC_TIME), len(reads)),
+    """Rows of `images` for the objects of which there is something new to say."""
+    rows = [
+        _row(listed, read, pattern)
+        for listed, read in zip(work.drop_columns(["stored"]).to_pylist(), objects, strict=True)
+        if read is not None and not (read.is_refused and _is_said(listed, read))
+    ]
+    at = {"ingested_at": ingested_at}
+    return pa.Table.from_pylist([row | at for row in rows], schema=IMAGES)
+
+
+def _is_said(listed: dict[str, Any], read: ReadObject) -> bool:
+    """Whether the table's last row says already that this object can't be read, for this reason."""
+    return bool(listed["last_reason"] == read.reason and listed["last_etag"] == listed["etag"])
+
+
+def _row(listed: dict[str, Any], read: ReadObject, pattern: str | None) -> dict[str, Any]:
+    source = {name: listed[name] if read.found is None else getattr(read.found, name) for name in LISTED}
+    content = {name: _of_content(read, name) for name in ("width", "height", "format")}
+    return {
+        "image_key": listed["image_key"],
+        "sha256": read.sha256,
+        "product_id": product_id(listed["image_key"], pattern),
+        "status": read.status,
+        "reason": read.reason,
+        "pixels": None if read.picture is None else read.picture.pixels,
+        "pixels_elsewhere": read.stored is not None,
+        **source,
+        **content,
     }
-    for name in ("width", "height", "format", "pixels"):
-        columns[name] = [getattr(picture, name, None) for picture in pictures]
-    return pa.table({name: columns[name] for name in IMAGES.names}, schema=IMAGES)
 
 
-def product_id(image_key: str, pattern: str | None) -> str | None:
-    """The product that a key names: the pattern's first group, None where it does not match."""
-    match = re.search(pattern, image_key) if pattern else None
-    return match[1] if match else None
+def _of_content(read: ReadObject, name: str) -> Any:
+    return read.stored[name] if read.stored is not None else getattr(read.picture, name, None)
 
 
 def tombstones(image_keys: pa.ChunkedArray, deleted_at: datetime) -> pa.Table:

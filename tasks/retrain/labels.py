@@ -212,7 +212,7 @@ def _look_up(lake: Lake, keys: pa.ChunkedArray) -> pa.Table:
             """
             SELECT row, decoded.sha256, decoded.product_id, known.image_key IS NOT NULL AS is_known
             FROM labelled
-            LEFT JOIN (SELECT image_key, sha256, product_id FROM pictures_ever) AS decoded USING (image_key)
+            LEFT JOIN (SELECT image_key, sha256, product_id FROM decoded_ever) AS decoded USING (image_key)
             LEFT JOIN (SELECT DISTINCT image_key FROM image_history) AS known USING (image_key) ORDER BY row
             """
         ).to_arrow_table()

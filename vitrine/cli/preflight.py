@@ -15,7 +15,8 @@ from flows.parameters import (
     ScoreParameters,
 )
 from lake.lake import open_lake
-from tasks.ingest.source import require_pictures
+from tasks.ingest.config import IngestConfig
+from tasks.ingest.source import Source, require_pictures
 from tasks.looks import require_look
 from tasks.retrain.config import RetrainConfig
 from tasks.retrain.labels import parse_labels, read_labels_object
@@ -35,7 +36,7 @@ def check(parameters: Parameters) -> None:
     """Raise what the run would raise first. Creates no more than an empty lake."""
     match parameters:
         case NightlyParameters() | IngestParameters():
-            require_pictures(parameters.source_uri)
+            require_pictures(Source(parameters.source_uri, parameters.config(IngestConfig).exclude))
             open_lake(parameters.lake_uri, create=True)
         case RetrainParameters():
             parameters.config(RetrainConfig)
