@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from model.pictures.damage import MAX_PIXELS
 from model.pictures.decode import decode, encode_jpeg
-from tasks.predictors import predictor
 
 if TYPE_CHECKING:
     from lake.lake import Lake
@@ -31,13 +32,17 @@ class StoredPicture:
     remark: str | None = None  # what is odd about a file that was read all the same
 
 
-def read_picture(data: bytes) -> StoredPicture:
+def read_picture(
+    data: bytes, *, max_pixels: int = MAX_PIXELS, reserve: Callable[[int, bool], object] | None = None
+) -> StoredPicture:
     """Decode, reduce, encode. A search by picture takes the same way, so that equal pictures embed equally.
+
+    `max_pixels` and `reserve` are those of `decode`.
 
     Raises:
         Undecodable: the bytes are no picture; the reason is for people.
     """
-    picture = decode(data, short_side=SHORT_SIDE)
+    picture = decode(data, short_side=SHORT_SIDE, max_pixels=max_pixels, reserve=reserve)
     pixels = encode_jpeg(picture.rgb, quality=JPEG_QUALITY)
     return StoredPicture(picture.width, picture.height, picture.format, pixels, picture.remark)
 
@@ -56,6 +61,8 @@ def predict_picture(
     Raises:
         Undecodable: the bytes are no picture.
     """
+    from tasks.predictors import predictor
+
     stored = read_picture(data)  # first: a file that is no picture should not cost loading the network
     model = predictor(lake, device, precision, look_version=look_version, model_version=model_version)
     return model.predict(prepare(stored.pixels, model)[np.newaxis])

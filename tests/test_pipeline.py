@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -12,6 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.ingest.pipeline import Lanes, Pipeline
+
+
+def each(decode: Callable[[int, int], int]) -> Callable[[Sequence[tuple[int, int]]], list[int]]:
+    """The function for one object at a time, as a pipeline calls it."""
+    return lambda batch: [decode(number, fetched) for number, fetched in batch]
+
 
 WIDE = Lanes(fetch_threads=4, decode_threads=2, bytes_in_flight=1000)
 
@@ -58,7 +64,7 @@ def test_the_results_are_those_of_a_plain_loop_and_no_more_bytes_fly_than_allowe
     sizes: list[int], fetchers: int, decoders: int, limit: int
 ) -> None:
     watched = Watched(sizes)
-    results, _ = Pipeline(sizes, watched.fetch, watched.decode, Lanes(fetchers, decoders, limit)).run()
+    results, _ = Pipeline(sizes, watched.fetch, each(watched.decode), Lanes(fetchers, decoders, limit)).run()
     assert results == [number * number + 1 for number in range(len(sizes))]
     assert watched.most <= max([limit, *sizes])  # one that is larger than the limit flies alone
     assert watched.flying == 0
@@ -78,7 +84,7 @@ def test_a_slow_object_holds_up_no_other() -> None:
             others.set()
         return fetched
 
-    results, _ = Pipeline([1] * 100, fetch, decode, WIDE).run()
+    results, _ = Pipeline([1] * 100, fetch, each(decode), WIDE).run()
     assert results == list(range(100))
     assert decoded[-1] == 0
 
@@ -94,7 +100,7 @@ def test_a_backlog_before_decoding_stops_fetching() -> None:
         assert release.wait(10)
         return number
 
-    pipeline = Pipeline([10] * 50, fetch, decode, Lanes(4, 1, 40))
+    pipeline = Pipeline([10] * 50, fetch, each(decode), Lanes(4, 1, 40))
     thread = threading.Thread(target=pipeline.run)
     thread.start()
     time.sleep(0.2)
@@ -129,7 +135,7 @@ def test_a_failure_ends_everything_and_is_raised(
         return fetch(number)
 
     with pytest.raises(ValueError, match="object 30"):
-        Pipeline([10] * 100_000, counted, decode, Lanes(4, 2, 100)).run()
+        Pipeline([10] * 100_000, counted, each(decode), Lanes(4, 2, 100)).run()
     assert ended(before)
     assert len(begun) < 1000
 
@@ -142,7 +148,7 @@ def test_an_interrupt_leaves_no_thread_behind(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr("tasks.ingest.pipeline.as_completed", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        Pipeline([10] * 100_000, lambda number: number, lambda number, _: number, WIDE).run()
+        Pipeline([10] * 100_000, lambda number: number, each(lambda number, _: number), WIDE).run()
     assert ended(before)
 
 
@@ -151,7 +157,7 @@ def test_the_times_tell_which_stage_the_other_waited_for() -> None:
         time.sleep(0.01)
         return number
 
-    _, (fetch, decode) = Pipeline([1] * 40, lambda number: number, slow, Lanes(2, 2, 4)).run()
+    _, (fetch, decode) = Pipeline([1] * 40, lambda number: number, each(slow), Lanes(2, 2, 4)).run()
     assert (fetch.name, decode.name) == ("fetch", "decode")
     assert decode.busy_share > 0.7
     assert fetch.busy_share < 0.3

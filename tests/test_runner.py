@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -266,11 +266,12 @@ def test_an_interrupt_reaches_the_threads_within_a_unit() -> None:
             begun.wait(60)
             raise KeyboardInterrupt
 
-        def decode(_number: int, _data: int) -> None:
+        def decode(_batch: Sequence[tuple[int, int]]) -> list[None]:
             begun.set()
             for _ in range(100_000):
                 progress.advance(1)
                 time.sleep(0.001)
+            return [None]
 
         Pipeline([1], lambda number: number, decode, Lanes(1, 1, 1)).run()
 

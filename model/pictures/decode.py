@@ -59,12 +59,12 @@ def decode(
     *,
     short_side: int | None = None,
     max_pixels: int = MAX_PIXELS,
-    reserve: Callable[[int], object] | None = None,
+    reserve: Callable[[int, bool], object] | None = None,
 ) -> Picture:
     """Decode the first frame to sRGB on white; `short_side` reduces it (never enlarges) to that short side.
 
-    `reserve` is told about how many bytes decoding takes once the header says it, before a pixel is decoded; it may
-    wait until there is room for them.
+    `reserve` is told, once the header says it and before a pixel is decoded, about how many bytes decoding takes and
+    whether pixels may be resized, for which PyTorch is loaded; it may wait until there is room for them.
 
     Raises:
         Undecodable: whatever is wrong with the bytes; no other exception leaves here because of them.
@@ -79,7 +79,8 @@ def decode(
         check_size(*size, max_pixels)
         extent = opened.reduce_to(_LEAST_DRAFT * short_side // 2) if short_side else None
         if reserve is not None:
-            reserve(opened.decoding_bytes + _FLATTENING_BYTES * min(size[0] * size[1], _LARGE))
+            flattening = _FLATTENING_BYTES * min(opened.loaded_pixels, _LARGE)
+            reserve(opened.decoding_bytes + flattening, short_side is not None and short_side < min(size))
         image = opened.load()
         flat, extent = _flat(image, extent, short_side)
         turn = _TURNS.get(opened.orientation)

@@ -65,6 +65,11 @@ class Opened(ABC):
         """Width and height as stored, before any turn."""
 
     @property
+    def loaded_pixels(self) -> int:
+        """How many `load` gives."""
+        return self.size[0] * self.size[1]
+
+    @property
     @abstractmethod
     def decoding_bytes(self) -> int:
         """About how much memory `load` takes at most."""
@@ -133,10 +138,13 @@ class _ByPillow(Opened):
         return self._size
 
     @property
+    def loaded_pixels(self) -> int:
+        return self._image.width * self._image.height
+
+    @property
     def decoding_bytes(self) -> int:
-        width, height = self._image.size
         one = _PIXEL_BYTES.get(self._image.mode, 4) + _BESIDE_BYTES.get(self._format, 0)
-        return width * height * one + self._coefficient_bytes
+        return self.loaded_pixels * one + self._coefficient_bytes
 
     @property
     def orientation(self) -> int:

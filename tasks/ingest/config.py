@@ -56,6 +56,15 @@ class IngestConfig(ShardConfig, DecodingConfig):
     max_object_bytes: int = Field(
         default=64 * 2**20, ge=1, description="Largest object that is fetched, bytes; a larger one is rejected."
     )
+    max_pixels: int = Field(
+        default=200_000_000, ge=1, description="Largest picture that is decoded, pixels; a larger one is rejected."
+    )
+    decode_bytes: int = Field(
+        default=2**30, ge=1, description="Most memory of all large pictures that are decoded at once, bytes."
+    )
+    decode_seconds: float = Field(
+        default=120.0, gt=0, description="Longest that one picture is decoded; one that takes longer is rejected."
+    )
     fetch_threads: int | None = Field(
         default=None, ge=1, description="Objects of a shard in flight; by default 64 from S3 and 4 from a directory."
     )

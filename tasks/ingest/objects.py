@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,12 +13,12 @@ import pyarrow as pa
 from lake.answers import Answer
 from lake.errors import LakeError, ObjectUnreadable, StoreUnavailable
 from lake.store import ObjectInfo, Store
-from model.errors import Undecodable
 from tasks import progress
+from tasks.decoders.pool import DecodingLimits, decoders
 from tasks.ingest.config import IngestConfig
 from tasks.ingest.fetching import Fetcher, fetch_threads
 from tasks.ingest.pipeline import Lanes, Pipeline
-from tasks.pictures import StoredPicture, read_picture
+from tasks.pictures import StoredPicture
 from tasks.timing import StageTime
 
 logger = logging.getLogger(__name__)
@@ -50,12 +51,28 @@ def read_objects(
     most = config.max_object_bytes
     threads = config.fetch_threads or fetch_threads(pictures)
     fetcher = Fetcher(pictures, work, threads)
+    pool = decoders(DecodingLimits(config.max_pixels, config.decode_bytes, config.decode_seconds))
 
     def fetch(number: int) -> Answer | LakeError | None:
         return None if sizes[number] > most else fetcher.fetch(number)
 
-    def read(number: int, fetched: Answer | LakeError | None) -> ReadObject | None:
-        progress.advance(1)
+    def read(batch: Sequence[tuple[int, Answer | LakeError | None]]) -> list[ReadObject | None]:
+        reads = {number: known(number, fetched) for number, fetched in batch}
+        to_decode = {
+            number: (keys[number], fetched.data)
+            for number, fetched in batch
+            if isinstance(fetched, Answer) and (read := reads[number]) and not (read.reason or read.stored)
+        }
+        outcomes = pool.read_all(list(to_decode.values()))
+        decoded = {
+            number: {"reason": outcome} if isinstance(outcome, str) else {"reason": outcome.remark, "picture": outcome}
+            for number, outcome in zip(to_decode, outcomes, strict=True)
+        }
+        progress.advance(len(batch))
+        return [read and replace(read, **decoded.get(number, {})) for number, read in reads.items()]
+
+    def known(number: int, fetched: Answer | LakeError | None) -> ReadObject | None:
+        """What is known of an object without decoding it."""
         if fetched is None:
             return ReadObject(reason=_too_large(sizes[number], most))
         if isinstance(fetched, LakeError):
@@ -86,12 +103,8 @@ def _too_large(size_bytes: int, most_bytes: int) -> str:
 
 
 def _read(data: bytes, stored: dict[str, Any] | None) -> ReadObject:
-    """What the bytes are; those of a picture that is stored already are not decoded again."""
+    """Which bytes these are; a picture that is stored already is not decoded again."""
     sha256 = hashlib.sha256(data).hexdigest()
     if stored is not None and stored["sha256"] == sha256:
         return ReadObject(sha256, stored["reason"], stored=stored)
-    try:
-        picture = read_picture(data)
-    except Undecodable as error:
-        return ReadObject(sha256, error.reason)
-    return ReadObject(sha256, picture.remark, picture)
+    return ReadObject(sha256)

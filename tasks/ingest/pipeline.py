@@ -15,7 +15,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
 
+from tasks.budget import Budget
 from tasks.timing import StageTime, Stopwatch
+
+TOGETHER, TOGETHER_BYTES = 16, 2**20  # objects that one decoder takes at once, and from how many bytes on no more
 
 Fetched = TypeVar("Fetched")
 Decoded = TypeVar("Decoded")
@@ -31,13 +34,16 @@ class Lanes:
 
 
 class Pipeline(Generic[Fetched, Decoded]):
-    """`decode(n, fetch(n))` for each n whose object's size is given. Runs once."""
+    """`fetch(n)` for each n whose object's size is given, then `decode` of it with its number. Runs once.
+
+    `decode` gets what is there: one object, or some small ones together, and gives a result for each.
+    """
 
     def __init__(
         self,
         sizes: Sequence[int],
         fetch: Callable[[int], Fetched],
-        decode: Callable[[int, Fetched], Decoded],
+        decode: Callable[[Sequence[tuple[int, Fetched]]], Sequence[Decoded]],
         lanes: Lanes,
     ) -> None:
         self._sizes = sizes
@@ -45,7 +51,7 @@ class Pipeline(Generic[Fetched, Decoded]):
         self._decode = decode
         self._fetchers = min(lanes.fetch_threads, max(1, len(sizes)))
         self._decoders = min(lanes.decode_threads, max(1, len(sizes)))
-        self._budget = _Budget(lanes.bytes_in_flight)
+        self._budget = Budget(lanes.bytes_in_flight)
         self._ready: queue.SimpleQueue[tuple[int, Fetched] | None] = queue.SimpleQueue()
         self._results: dict[int, Decoded] = {}
         self._lock = threading.Lock()
@@ -88,12 +94,31 @@ class Pipeline(Generic[Fetched, Decoded]):
                 self._end_decoders()
 
     def _decode_all(self, watch: Stopwatch) -> None:
-        while (item := self._ready.get()) is not None and not self._stopping:
-            number, fetched = item
+        while (first := self._ready.get()) is not None and not self._stopping:
+            batch = self._with_others(first)
             with watch.busy():
-                self._results[number] = self._decode(number, fetched)
-            del item, fetched
-            self._budget.give_back(self._sizes[number])
+                results = self._decode(batch)
+            for (number, _), result in zip(batch, results, strict=True):
+                self._results[number] = result
+            size = sum(self._sizes[number] for number, _ in batch)
+            del first, batch
+            self._budget.give_back(size)
+
+    def _with_others(self, first: tuple[int, Fetched]) -> list[tuple[int, Fetched]]:
+        """The object and what is ready behind it, a fair share of it, as long as they are few and small."""
+        batch, size = [first], self._sizes[first[0]]
+        most = min(TOGETHER, 1 + self._ready.qsize() // self._decoders)
+        while len(batch) < most and size < TOGETHER_BYTES:
+            try:
+                item = self._ready.get_nowait()
+            except queue.Empty:
+                break
+            if item is None:
+                self._ready.put(None)  # the end, for whoever asks next
+                break
+            batch.append(item)
+            size += self._sizes[item[0]]
+        return batch
 
     def _numbers(self) -> Iterator[int]:
         """What this thread is to fetch, one at a time."""
@@ -113,31 +138,3 @@ class Pipeline(Generic[Fetched, Decoded]):
     def _end_decoders(self) -> None:
         for _ in range(self._decoders):
             self._ready.put(None)
-
-
-class _Budget:
-    """So many bytes may be taken at once; whoever asks for more than all of them gets them alone."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._taken = 0
-        self._closed = False
-        self._changed = threading.Condition()
-
-    def take(self, size: int) -> bool:
-        """Wait until the bytes fit; False where the budget was closed meanwhile."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._closed or not self._taken or self._taken + size <= self._limit)
-            self._taken += size
-            return not self._closed
-
-    def give_back(self, size: int) -> None:
-        with self._changed:
-            self._taken -= size
-            self._changed.notify()
-
-    def close(self) -> None:
-        """Let everybody go who waits."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()

@@ -18,7 +18,6 @@ from lake import catalogue
 from lake.lake import Lake
 from lake.store import open_store
 from lake.tables import Part
-from model.pictures.decode import get_ready
 from tasks.errors import CountsDisagree
 from tasks.ingest.config import IngestConfig
 from tasks.ingest.objects import ReadObject, read_objects
@@ -55,9 +54,7 @@ def ingest_shard(
     lake: Lake, source: str, run_id: str, shard: Shard, ingested_at: datetime, config: IngestConfig
 ) -> IngestedShard:
     """Fetch and decode the shard's pictures and write them as one part, not yet committed."""
-    started, loading, writing = time.perf_counter(), Stopwatch("load PyTorch"), Stopwatch("write")
-    with loading.busy():
-        get_ready()
+    started, writing = time.perf_counter(), Stopwatch("write")
     work = read_shard(lake.store, shard)
     objects, times = read_objects(open_store(source), work, config)
     rows = image_rows(work, objects, ingested_at, config.product_id_pattern)
@@ -66,7 +63,7 @@ def ingest_shard(
         with writing.busy():
             parts = [lake.images.write_part(rows, f"{run_id}-{shard.number:05d}")]
     elapsed = time.perf_counter() - started
-    spent = (loading.read(), *times, writing.read())
+    spent = (*times, writing.read())
     shard_read = replace(
         _counted(work, objects),
         parts=tuple(parts),
