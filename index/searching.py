@@ -32,11 +32,12 @@ from index.stored_vectors import CACHED_BYTES, StoredVectors
 
 K = 10  # neighbours that a search is judged by
 MEASURED = K + 1  # that the published setting was measured for: K, and a query's own row
-EXHAUSTIVE_BELOW, EXHAUSTIVE_SHARE = 1_000, 1 / 200  # kept rows that are quicker compared than all codes scanned
+EXHAUSTIVE_BELOW, EXHAUSTIVE_SHARE = 1_000, 1 / 100  # kept rows that are quicker compared than all codes scanned
 WATCHED = 3 * K  # nearest rows, at least, whose places tell a thorough search whether it has seen enough
 CANDIDATES_EACH = 10  # that it ranks at first for each row that it watches
 LATE_SHARE = 0.02  # of the rows watched may come from the farther half of the candidates
-ONE_QUERY, SEVERAL_QUERIES = 10, 0  # faiss's names of its fast-scan loops; 0 lets it choose
+ONE_QUERY, OF_MANY_CANDIDATES, SEVERAL_QUERIES = 10, 11, 0  # faiss's names of its fast-scan loops; 0 lets it choose
+MANY_CANDIDATES = 100
 SPARE = 8  # candidates beyond k that faiss.knn's rounding may have ordered wrongly
 
 
@@ -227,7 +228,8 @@ class Searcher:
             nprobe = min(nprobe, inverted.nlist)
             # One query alone is answered list by list, a quarter quicker than by the way that lets several share
             # a list. Both find the same, so a search in another thread that meets this choice loses only time.
-            inverted.implem = ONE_QUERY if short.size == 1 else SEVERAL_QUERIES
+            one_query = ONE_QUERY if candidates < MANY_CANDIDATES else OF_MANY_CANDIDATES
+            inverted.implem = one_query if short.size == 1 else SEVERAL_QUERIES
             settings = untyped.SearchParametersIVF(nprobe=nprobe, sel=selector)
             _, rows[short] = inverted.search(encoded[short], candidates, params=settings)
             if nprobe == inverted.nlist:
