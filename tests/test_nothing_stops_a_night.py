@@ -25,6 +25,7 @@ from tasks.errors import SourceError
 from tasks.ingest.fetching import Flow
 from tasks.ingest.source import Source, passed_over
 from tasks.ingest.stage import IngestSummary, ingest
+from tasks.ingest.units import ingest_shard
 from tasks.runner import Inline
 from tests.small_lake import INGEST
 from tests.small_s3 import BUCKET, SmallS3, etag, serving
@@ -175,9 +176,7 @@ def test_a_file_that_is_something_else_once_it_is_read_stops_no_night(
 ) -> None:
     shop.put("new.png", picture(9))
     path = Path(shop.source, "new.png")
-    from tasks.ingest import stage
-
-    read = stage.ingest_shard
+    read = ingest_shard
 
     def changed_meanwhile(*arguments: Any, **named: Any) -> Any:
         path.unlink()
@@ -190,7 +189,7 @@ def test_a_file_that_is_something_else_once_it_is_read_stops_no_night(
                 path.symlink_to("new.png")
         return read(*arguments, **named)
 
-    monkeypatch.setattr(stage, "ingest_shard", changed_meanwhile)
+    monkeypatch.setattr("tasks.ingest.stage.ingest_shard", changed_meanwhile)
     found = shop.ingest()
     assert (found.failed, found.unreadable, found.live) == (1, 1, 4)
     assert shop.unreadable()["new.png"]
@@ -261,16 +260,14 @@ def test_a_folder_that_is_unmounted_while_it_is_read_stops_the_night(
 ) -> None:
     before = shop.live()
     shop.put("new.png", picture(9))
-    from tasks.ingest import stage
-
-    read = stage.ingest_shard
+    read = ingest_shard
 
     def unmounted(*arguments: Any, **named: Any) -> Any:
         Path(shop.source).rename(tmp_path / "unmounted")
         Path(shop.source).mkdir()
         return read(*arguments, **named)
 
-    monkeypatch.setattr(stage, "ingest_shard", unmounted)
+    monkeypatch.setattr("tasks.ingest.stage.ingest_shard", unmounted)
     with pytest.raises(StoreUnavailable, match="became empty while it was read"):
         shop.ingest()
     with pytest.raises(SourceError, match="has no pictures"):
