@@ -63,7 +63,7 @@ def first_problem(error: ValidationError) -> tuple[str, str]:
 
 def _optional(info: FieldInfo) -> tuple[Any, Any]:
     checked = Annotated[info.annotation, *info.metadata] if info.metadata else info.annotation
-    shown = "" if info.default_factory or info.default is None else f" [default: {_text(info.default)}]"
+    shown = "" if info.default_factory or info.default in (None, ()) else f" [default: {_text(info.default)}]"
     return Optional[checked], Field(None, description=f"{info.description}{shown}")  # noqa: UP045 (a type as a value)
 
 

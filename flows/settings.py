@@ -45,7 +45,9 @@ TEST_SWITCHES = "test_"  # VITRINE_TEST_…, which the tests read
 class Settings(BaseSettings):
     """Each field is VITRINE_<NAME> in the environment, or <name> in vitrine.toml; the environment wins."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, toml_file="vitrine.toml", extra="forbid")
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, toml_file="vitrine.toml", extra="forbid", enable_decoding=False
+    )
 
     @classmethod
     def settings_customise_sources(

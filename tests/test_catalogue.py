@@ -30,6 +30,7 @@ VIEWS = (
     "images",
     "pixels",
     "rejected",
+    "unreadable",
     "embeddings",
     "embedding_history",
     "scores",
@@ -534,7 +535,7 @@ def test_a_plain_client_reads_every_view_of_the_file(local: Lake) -> None:
         assert sql.execute("SELECT polarity FROM most_positive()").fetchall() == [(0.75,)]
 
     ones = dict.fromkeys(VIEWS, 1)
-    assert counted == ones | {"embedding_history": 2, "score_history": 2, "looks": 2, "models": 2}
+    assert counted == ones | {"unreadable": 0, "embedding_history": 2, "score_history": 2, "looks": 2, "models": 2}
 
 
 @pytest.mark.s3

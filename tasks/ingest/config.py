@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic.dataclasses import dataclass
 
 from tasks.config import DecodingConfig, ShardConfig
@@ -31,7 +32,14 @@ def _as_in_gitignore(patterns: tuple[str, ...]) -> tuple[str, ...]:
     return patterns
 
 
-Patterns = Annotated[tuple[str, ...], AfterValidator(_as_in_gitignore)]
+def _lines(patterns: object) -> object:
+    """An environment variable's: one a line, as in the file, or a list as JSON."""
+    if not isinstance(patterns, str):
+        return patterns
+    return json.loads(patterns) if patterns.startswith("[") else patterns.splitlines()
+
+
+Patterns = Annotated[tuple[str, ...], BeforeValidator(_lines), AfterValidator(_as_in_gitignore)]
 Pattern = Annotated[str, AfterValidator(_one_group)]
 
 

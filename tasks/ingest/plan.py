@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -33,7 +32,7 @@ class IngestPlan:
     source: str
     listed: int
     skipped: int  # objects that are passed over
-    skipped_by_kind: tuple[tuple[str, int], ...]
+    skipped_by_kind: Mapping[str, int]
     unreadable_folders: tuple[PassedOver, ...]
     unchanged: int
     new: int
@@ -104,7 +103,7 @@ def _counted(lake: Lake, source: str, config: IngestConfig, comparison: Comparis
         source=source,
         listed=listed,
         skipped=comparison.passed.count,
-        skipped_by_kind=tuple(sorted(Counter(comparison.passed.kinds).items())),
+        skipped_by_kind=comparison.passed.by_kind(),
         unreadable_folders=comparison.unreadable,
         unchanged=listed - work,
         new=work - changed,

@@ -118,8 +118,12 @@ class Passed:
 
     @property
     def count(self) -> int:
-        """Of all kinds but folders that can't be listed, of which nobody knows what they hold."""
-        return self.kinds.total() - self.kinds[UNREADABLE]
+        """How many names are passed over."""
+        return sum(self.by_kind().values())
+
+    def by_kind(self) -> dict[str, int]:
+        """How many of each kind. Folders that can't be listed are none: nobody knows what they hold."""
+        return {kind: count for kind, count in sorted(self.kinds.items()) if kind != UNREADABLE}
 
 
 class _NotExcluded(Passed):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from lake.lake import Lake
@@ -48,7 +48,7 @@ class IngestSummary:
     unlisted: int  # known pictures in folders that could not be listed: they stay as they are
     renamed: int  # unchanged pictures that belong to another product than before
     live: int
-    skipped_by_kind: tuple[tuple[str, int], ...] = ()
+    skipped_by_kind: Mapping[str, int] = field(default_factory=dict)
     first_unreadable: tuple[tuple[str, str], ...] = ()  # keys and reasons, a few
     unreadable_folders: tuple[tuple[str, str], ...] = ()
 
@@ -63,7 +63,7 @@ class IngestSummary:
 
     def counts(self) -> dict[str, object]:
         """The summary as columns of `runs`."""
-        kinds = [{"name": name, "objects": objects} for name, objects in self.skipped_by_kind]
+        kinds = [{"name": name, "objects": objects} for name, objects in self.skipped_by_kind.items()]
         return {name: getattr(self, name) for name in COUNTS} | {"skipped_by_kind": kinds}
 
 

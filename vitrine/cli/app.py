@@ -13,7 +13,7 @@ from typing import Annotated, cast
 
 import typer
 
-from vitrine.cli import backbones, doctor, keeping, nights, reading
+from vitrine.cli import backbones, doctor, keeping, nights, reading, sources
 from vitrine.cli.output import INTERRUPTED, STOPPED, TERMINATED, fail, nobody_reads
 from vitrine.cli.printable import PrintableFormatter
 
@@ -23,6 +23,7 @@ UsageError = cast(type[typer.BadParameter], typer.BadParameter.__base__)
 COMMANDS = (
     nights.demo,
     nights.ingest,
+    sources.passed_over,
     nights.score,
     nights.rebuild_index,
     nights.nightly,

@@ -38,6 +38,7 @@ METAVARS = {
     "source": "SOURCE",
     "labels": "LABELS",
     "product_id_pattern": "REGEX",
+    "exclude": "PATTERN",
     "backbone": "NAME",
     "weights": "bundled|imagenet|random|FILE",
     "recipe": "NAME=VALUE",
@@ -77,7 +78,7 @@ def _derived(name: str, field: FieldInfo, is_argument: bool) -> inspect.Paramete
         typers: getattr(each, ours) for each in metadata for ours, typers in bounds.items() if hasattr(each, ours)
     }
     texts |= {"help": field.description, "metavar": METAVARS.get(name)}
-    if get_origin(kind) is dict:
+    if get_origin(kind) in (dict, tuple):
         kind, texts["help"] = list[str], f"{field.description} May be repeated."
     shown = typer.Argument(show_default=False, **texts) if is_argument else typer.Option(**texts)
     return inspect.Parameter(
@@ -100,15 +101,22 @@ def _unwrapped(annotation: Any, metadata: list[Any]) -> tuple[Any, list[Any]]:
 
 
 def _parsed(parameters: type[Parameters], given: Mapping[str, Any], argument: str | None) -> Parameters:
-    values = {
-        name: dict(map(_assignment, value)) if isinstance(value, list) else value for name, value in given.items()
-    }
+    values = {name: _value(parameters, name, value) for name, value in given.items()}
     try:
         return parameters(**values)
     except ValidationError as error:
         name, problem = first_problem(error)
         option = name.upper() if name == argument else "--" + name.partition(".")[0].replace("_", "-")
         raise typer.BadParameter(f"{option}: {problem}") from error
+
+
+def _value(parameters: type[Parameters], name: str, value: Any) -> Any:
+    """What an option gave, as the parameters take it: a repeated one is a mapping or a sequence."""
+    if not isinstance(value, list):
+        return value
+    field = parameters.model_fields[name]
+    kind, _ = _unwrapped(field.annotation, field.metadata)
+    return dict(map(_assignment, value)) if get_origin(kind) is dict else tuple(value) or None
 
 
 def _assignment(text: str) -> tuple[str, Any]:

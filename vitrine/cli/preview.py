@@ -90,10 +90,13 @@ def _ingest(parameters: IngestParameters | NightlyParameters) -> dict[str, Any]:
         "source": plan.source,
         "listed": plan.listed,
         "skipped": plan.skipped,
+        "skipped_by_kind": dict(plan.skipped_by_kind),
         "unchanged": plan.unchanged,
         "new": plan.new,
         "changed": plan.changed,
         "deleted": plan.deleted,
+        "unlisted": plan.unlisted,
+        "renamed": plan.renamed,
     }
 
 

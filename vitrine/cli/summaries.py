@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 NEIGHBOUR_COLUMNS = ("image_key", "similarity", "polarity", "label")
 POLARITY_COLUMNS = ("image_key", "polarity", "positive_intensity", "negative_intensity")
+NAMED = 5  # of many names
 LEAST_SHARE = 0.05  # of a night; `stage_times` in `runs` keeps the others
 
 
@@ -33,8 +34,26 @@ def print_ingest(summary: IngestSummary) -> None:
     parts = [f"{summary.unchanged} unchanged", f"{summary.ingested} ingested", f"{summary.rejected} rejected"]
     parts += [f"{summary.failed} not fetched (tried again next time)"] if summary.failed else []
     console.print(f"ingest  {summary.listed} pictures listed: {', '.join(parts)}; {summary.deleted} deleted")
+    if summary.renamed:
+        console.print(f"        {summary.renamed} belong to another product by the pattern of product ids")
+    if summary.unreadable:
+        console.print(f'        {summary.unreadable} can\'t be read; `vitrine sql "FROM unreadable"` has all:')
+        _print_named(summary.first_unreadable, summary.unreadable)
+    if summary.unreadable_folders:
+        left = f"their {summary.unlisted} known pictures stay as they are"
+        console.print(f"        {len(summary.unreadable_folders)} folders can't be listed, {left}:")
+        _print_named(summary.unreadable_folders, len(summary.unreadable_folders))
     if summary.skipped:
-        console.print(f"        {summary.skipped} objects passed over: no pictures by their name")
+        kinds = ", ".join(f"{count} {kind}" for kind, count in summary.skipped_by_kind.items())
+        console.print(f"        {summary.skipped} passed over: {kinds}; `vitrine passed-over` lists them")
+
+
+def _print_named(some: Sequence[tuple[str, str]], count: int) -> None:
+    """A few of many names, each with its reason."""
+    for name, reason in some[:NAMED]:
+        console.print(f"          {cell(name)}: {reason}")
+    if count > NAMED:
+        console.print(f"          … {count - NAMED} more")
 
 
 def print_score(summary: ScoreSummary) -> None:
