@@ -108,6 +108,43 @@ def test_a_run_without_signs_of_life_is_replaced(lake: Lake, runs: ExitStack) ->
     second.check()
 
 
+@pytest.mark.parametrize("how", ["refused", "late"])
+def test_a_renewal_that_fails_or_arrives_late_never_leads_to_two_writers(
+    lake: Lake, runs: ExitStack, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    first, put = elsewhere(lake, "first", PAUSED_SECONDS), lake.store.put
+    holding, arrives = threading.Event(), threading.Event()
+
+    def disturbed(path: str, data: bytes, *, durable: bool = True) -> None:
+        if path == "running/first.json" and holding.is_set():
+            if how == "refused" and not arrives.is_set():
+                raise StoreUnavailable("503")
+            arrives.wait(60)
+        put(path, data, durable=durable)
+
+    monkeypatch.setattr(lake.store, "put", disturbed)
+    first.start()
+    runs.callback(first.stop)
+    old = acquire(lake, first)
+    holding.set()
+    part, promoted = row(old.lake.images, "first"), old.lake.looks.draft()
+    promoted.seal({})
+    new = take_over(runs, lake)
+    arrives.set()
+    first.beat()  # what was refused succeeds, what was late is there: its sign of life is fresh again
+    with pytest.raises(LakeBusy, match="night second"):
+        acquire(lake, alive(runs, lake, "third"))
+    new.check()
+    with pytest.raises(LeaseLost):
+        old.check()
+    with pytest.raises(LeaseLost):
+        old.lake.images.commit([part], application_id="first")
+    with pytest.raises(LeaseLost):
+        old.lake.looks.append("promote", promoted.version, based_on=None)
+    assert new.lake.images.commit([row(new.lake.images, "second")], application_id="second")
+    assert lake_rows(lake, "images") == ["second"]
+
+
 def test_a_run_that_gives_signs_of_life_is_never_replaced(lake: Lake, runs: ExitStack) -> None:
     presence = elsewhere(lake, "first", 2)
     presence.start()
