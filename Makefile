@@ -27,7 +27,7 @@ test: install
 test-all: install
 	$(BIN)/pytest -n 3 --no-loadscope-reorder
 
-# Nights that are killed, raced and badly served; half of them on S3, where a server is given as for the tests.
+# Nights that are killed, raced and badly served; some on S3, where a server is given as for the tests.
 chaos: install
 	$(BIN)/python -m tests.chaos $(CHAOS)
 

@@ -62,7 +62,7 @@ def test_nights_on_a_store_that_fails_leave_what_the_dictionary_says(
     lake.without_signs_of_life()
     lake.expired()
     lake.undisturbed()
-    while Tally.read(log.path, requests).faults.total() < 100:
+    while Tally.read(log.path, requests).spoiled < 100:
         lake.in_bad_weather()
         lake.killed_at_an_operation()
         lake.undisturbed()

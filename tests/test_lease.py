@@ -277,19 +277,19 @@ def test_a_run_does_not_wait_for_its_own_claim_that_it_could_not_read_back(
     lake: Lake, runs: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease, "POLL_SECONDS", 0.01)
-    put_new, exists = lake.store.put_new, lake.store.exists
+    put_new, get = lake.store.put_new, lake.store.get
 
     def lost(path: str, data: bytes) -> None:
         put_new(path, data)
         monkeypatch.setattr(lake.store, "put_new", put_new)
         raise StoreUnavailable("no answer to a put")
 
-    def away(_path: str) -> bool:
-        monkeypatch.setattr(lake.store, "exists", exists)
-        raise StoreUnavailable("no answer to a head")
+    def away(_path: str) -> bytes:
+        monkeypatch.setattr(lake.store, "get", get)
+        raise StoreUnavailable("no answer to a get")
 
     monkeypatch.setattr(lake.store, "put_new", lost)
-    monkeypatch.setattr(lake.store, "exists", away)
+    monkeypatch.setattr(lake.store, "get", away)
     waited_for: list[Writer] = []
     held = acquire(lake, alive(runs, lake, "first"), wait=PATIENTLY, on_wait=waited_for.append)
     held.check()

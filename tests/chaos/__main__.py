@@ -2,7 +2,7 @@
 
     python -m tests.chaos --seconds 1200 --seed 7
 
-Half of the lakes are local; the others on the S3 server that AWS_ENDPOINT_URL names, where VITRINE_TEST_S3 is set.
+Every third lake is on the S3 server that AWS_ENDPOINT_URL names, where VITRINE_TEST_S3 is set; the others are local.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__, formatter_class=_Raw)
     parser.add_argument("--seconds", type=float, default=1200)
     parser.add_argument("--seed", type=int, default=int(time.time()))
-    parser.add_argument("--lakes", type=int, default=4, help="side by side")
+    parser.add_argument("--lakes", type=int, default=8, help="side by side")
     parser.add_argument("--directory", type=Path, help="for lakes and logs, which stay; by default a temporary one")
     asked = parser.parse_args()
     with ExitStack() as around:
@@ -52,7 +52,7 @@ def disturb(directory: Path, seconds: float, seed: int, lakes: int) -> Tally:
 
         def campaign(number: int) -> None:
             own, name = directory / str(number), f"{seed}-{number}"
-            on_s3 = bucket is not None and number % 2 == 1
+            on_s3 = bucket is not None and number % 3 == 1
             root, through = (f"{bucket}/{number}", proxy) if on_s3 else (str(own / "root"), None)
             Campaign(own, root, log, name, proxy=through).go_on(lambda: time.monotonic() > until)
 
