@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: install demo test test-all check format bench lock clean
+.PHONY: install demo test test-all chaos check format bench lock clean
 
 install: $(STAMP)
 
@@ -26,6 +26,10 @@ test: install
 
 test-all: install
 	$(BIN)/pytest -n 3 --no-loadscope-reorder
+
+# Nights that are killed, raced and badly served; some on S3, where a server is given as for the tests.
+chaos: install
+	$(BIN)/python -m tests.chaos $(CHAOS)
 
 check: install
 	$(BIN)/ruff format --check .

@@ -10,6 +10,7 @@ from typing import Any, TypeVar, cast
 from pydantic import TypeAdapter, ValidationError
 
 from lake.errors import DamagedDocument, LakeError, ObjectExists
+from lake.retries import retried
 from lake.store import Store
 
 FORMAT = 1  # raised when a reader of the one before would misread what is written
@@ -59,10 +60,16 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 def write_once(store: Store, path: str, body: Mapping[str, Any]) -> bool:
     """Put-if-absent; False where another's document is there, or what was one.
 
-    The body has a random `write_id`, by which a writer whose answer was lost knows its own document again.
+    The body has a random `write_id`, by which a writer whose answer was lost, however often, knows its own document
+    again.
     """
-    try:
-        store.put_new(path, encode(body))
-    except ObjectExists:
-        return store.get(path) == encode(body)
-    return True
+    data = encode(body)
+
+    def write() -> bool:
+        try:
+            store.put_new(path, data)
+        except ObjectExists:
+            return store.get(path) == data
+        return True
+
+    return retried(write)

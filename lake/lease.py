@@ -26,6 +26,7 @@ from datetime import datetime, timedelta
 from lake.errors import LakeBusy, LakeError, ObjectExists, ObjectNotFound, StoreUnavailable, lost
 from lake.lake import Lake
 from lake.presence import BEATS, Presence, Writer, is_old, last_seen
+from lake.retries import retried
 from lake.store import Store
 
 logger = logging.getLogger(__name__)
@@ -176,13 +177,15 @@ def _claim(lake: Lake, presence: Presence, last: _Epoch | None) -> Lease | None:
 
 def _create(store: Store, path: str, writer: Writer) -> bool:
     """Whether the object is the writer's now: just made, or made before by a request whose answer was lost."""
-    try:
-        store.put_new(path, writer.to_json())
-    except (ObjectExists, StoreUnavailable) as error:
-        if isinstance(error, StoreUnavailable) and not store.exists(path):
-            raise
-        return _writer(store, path).run_id == writer.run_id
-    return True
+
+    def create() -> bool:
+        try:
+            store.put_new(path, writer.to_json())
+        except ObjectExists:
+            return _writer(store, path).run_id == writer.run_id
+        return True
+
+    return retried(create)
 
 
 def _last(store: Store) -> _Epoch | None:

@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from tests.bucket import fresh_bucket
+
 # Before torch and faiss are imported: threads that spin while they wait starve the others on two cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
@@ -71,16 +73,8 @@ def s3_bucket() -> Iterator[str]:
     """The URI of a fresh bucket on a real S3 server; emptied and removed afterwards."""
     if not os.environ.get("VITRINE_TEST_S3"):
         pytest.skip("no S3 server given: set VITRINE_TEST_S3=1 and AWS_ENDPOINT_URL with credentials")
-    import boto3
-
-    client = boto3.client("s3")
-    name = f"vitrine-test-{uuid.uuid4().hex[:12]}"
-    client.create_bucket(Bucket=name)
-    yield f"s3://{name}"
-    for page in client.get_paginator("list_objects_v2").paginate(Bucket=name):
-        for found in page.get("Contents", []):
-            client.delete_object(Bucket=name, Key=found["Key"])
-    client.delete_bucket(Bucket=name)
+    with fresh_bucket() as uri:
+        yield uri
 
 
 @pytest.fixture

@@ -62,6 +62,12 @@ def test_files_are_there(document: Path) -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=named)
+def test_tests_that_are_named_are_there(document: Path) -> None:
+    found = re.findall(r"(tests/[\w/]+\.py)::(\w+)", document.read_text())
+    assert [name for file, name in found if f"def {name}(" not in (PROJECT / file).read_text()] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=named)
 def test_links_lead_to_files_and_headings(document: Path) -> None:
     for path, heading in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", document.read_text()):
         target = document.parent / path if path else document

@@ -108,6 +108,43 @@ def test_a_run_without_signs_of_life_is_replaced(lake: Lake, runs: ExitStack) ->
     second.check()
 
 
+@pytest.mark.parametrize("how", ["refused", "late"])
+def test_a_renewal_that_fails_or_arrives_late_never_leads_to_two_writers(
+    lake: Lake, runs: ExitStack, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    first, put = elsewhere(lake, "first", PAUSED_SECONDS), lake.store.put
+    holding, arrives = threading.Event(), threading.Event()
+
+    def disturbed(path: str, data: bytes, *, durable: bool = True) -> None:
+        if path == "running/first.json" and holding.is_set():
+            if how == "refused" and not arrives.is_set():
+                raise StoreUnavailable("503")
+            arrives.wait(60)
+        put(path, data, durable=durable)
+
+    monkeypatch.setattr(lake.store, "put", disturbed)
+    first.start()
+    runs.callback(first.stop)
+    old = acquire(lake, first)
+    holding.set()
+    part, promoted = row(old.lake.images, "first"), old.lake.looks.draft()
+    promoted.seal({})
+    new = take_over(runs, lake)
+    arrives.set()
+    first.beat()  # what was refused succeeds, what was late is there: its sign of life is fresh again
+    with pytest.raises(LakeBusy, match="night second"):
+        acquire(lake, alive(runs, lake, "third"))
+    new.check()
+    with pytest.raises(LeaseLost):
+        old.check()
+    with pytest.raises(LeaseLost):
+        old.lake.images.commit([part], application_id="first")
+    with pytest.raises(LeaseLost):
+        old.lake.looks.append("promote", promoted.version, based_on=None)
+    assert new.lake.images.commit([row(new.lake.images, "second")], application_id="second")
+    assert lake_rows(lake, "images") == ["second"]
+
+
 def test_a_run_that_gives_signs_of_life_is_never_replaced(lake: Lake, runs: ExitStack) -> None:
     presence = elsewhere(lake, "first", 2)
     presence.start()
@@ -240,19 +277,19 @@ def test_a_run_does_not_wait_for_its_own_claim_that_it_could_not_read_back(
     lake: Lake, runs: ExitStack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease, "POLL_SECONDS", 0.01)
-    put_new, exists = lake.store.put_new, lake.store.exists
+    put_new, get = lake.store.put_new, lake.store.get
 
     def lost(path: str, data: bytes) -> None:
         put_new(path, data)
         monkeypatch.setattr(lake.store, "put_new", put_new)
         raise StoreUnavailable("no answer to a put")
 
-    def away(_path: str) -> bool:
-        monkeypatch.setattr(lake.store, "exists", exists)
-        raise StoreUnavailable("no answer to a head")
+    def away(_path: str) -> bytes:
+        monkeypatch.setattr(lake.store, "get", get)
+        raise StoreUnavailable("no answer to a get")
 
     monkeypatch.setattr(lake.store, "put_new", lost)
-    monkeypatch.setattr(lake.store, "exists", away)
+    monkeypatch.setattr(lake.store, "get", away)
     waited_for: list[Writer] = []
     held = acquire(lake, alive(runs, lake, "first"), wait=PATIENTLY, on_wait=waited_for.append)
     held.check()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -15,7 +16,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, multiple, precondition, rule
 
-from lake.errors import CorruptFile, LakeError, LostRace, ObjectExists, UnknownVersion
+from lake.errors import CorruptFile, LakeError, LostRace, ObjectExists, StoreUnavailable, UnknownVersion
 from lake.log import Action, Entry
 from lake.store import Store, open_store
 from lake.versions import Draft, Versions
@@ -213,6 +214,34 @@ def test_a_lost_answer_is_recognised_by_its_write_id(store: Store) -> None:
 
     assert draft.version == 1
     assert forgetful.entries() == [entry]
+
+
+class Unanswered(Store):
+    """Whose first three answers to each put-if-absent are lost: what it was asked for is done by then."""
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store.uri, store._backend, directory=store.directory, s3=store.s3)
+        self._asked: Counter[str] = Counter()
+
+    def put_new(self, path: str, data: bytes) -> None:
+        self._asked[path] += 1
+        try:
+            super().put_new(path, data)
+        finally:
+            if self._asked[path] <= 3:
+                raise StoreUnavailable("no answer to a put")
+
+
+def test_answers_that_are_lost_again_and_again_leave_one_entry(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lake.retries.FIRST_PAUSE", 0.001)
+    unanswered = Versions(Unanswered(store), "models")
+
+    draft = unanswered.draft()
+    draft.seal({})
+    entry = unanswered.append("promote", draft.version, based_on=None)
+
+    assert draft.version == 1
+    assert unanswered.entries() == [entry]
 
 
 def test_a_retried_append_is_written_once_though_others_wrote_between(local: Versions) -> None:
