@@ -54,7 +54,7 @@ def later(seconds: int) -> datetime:
 
 def image(at: int, key: str, content: str, status: str = "ok", product: str | None = None) -> Row:
     row: Row = {"image_key": key, "status": status, "ingested_at": later(at)}
-    if status == "rejected":
+    if status in ("rejected", "unreadable"):
         row |= {"reason": f"not a picture ({at})", "size_bytes": at, "etag": f"e{at}"}
     if status == "ok":
         row |= {"sha256": content, "pixels": content.encode(), "product_id": product, "etag": f"e{at}"}
@@ -166,15 +166,18 @@ class History:
     embeddings: list[Row]
     scores: list[Row]
 
-    def newest(self) -> dict[str, Row]:
+    def newest(self, *, of_unreadable: bool) -> dict[str, Row]:
         newest: dict[str, Row] = {}
         for row in self.images:
+            if row["status"] == "unreadable" and not of_unreadable:
+                continue  # the picture stays what it was
             if row["image_key"] not in newest or row["ingested_at"] > newest[row["image_key"]]["ingested_at"]:
                 newest[row["image_key"]] = row
         return newest
 
     def with_status(self, status: str) -> dict[str, Row]:
-        return {key: row for key, row in sorted(self.newest().items()) if row["status"] == status}
+        newest = self.newest(of_unreadable=status == "unreadable")
+        return {key: row for key, row in sorted(newest.items()) if row["status"] == status}
 
     def scores_of(self, model: int) -> dict[str, Row]:
         """Of each live key the first score of its content under the model."""
@@ -206,7 +209,7 @@ def histories(draw: st.DrawFn) -> History:
             st.tuples(
                 st.sampled_from(KEYS),
                 st.sampled_from(CONTENTS),
-                st.sampled_from(["ok", "ok", "rejected", "deleted"]),
+                st.sampled_from(["ok", "ok", "rejected", "deleted", "unreadable"]),
                 st.sampled_from([None, "shoe", "hat"]),
             ),
             max_size=14,
@@ -220,12 +223,23 @@ def histories(draw: st.DrawFn) -> History:
     return History(*(draw(st.permutations(rows)) for rows in (images, embeddings, scores)))
 
 
+def stored_once(images: list[Row]) -> list[Row]:
+    """The rows as ingest writes them: a content's pixels in the first that has it."""
+    stored = set[str]()
+    rows = []
+    for row in sorted(images, key=lambda row: row["ingested_at"]):
+        is_repeated = row["status"] == "ok" and row["sha256"] in stored
+        rows.append(row | {"pixels": None, "pixels_elsewhere": True} if is_repeated else row)
+        stored.add(row.get("sha256", ""))
+    return rows
+
+
 @settings(max_examples=15, derandomize=True)
 @given(histories(), st.integers(1, 2), st.sampled_from([None, 1, 2]))
 def test_every_view_and_macro_says_what_a_slow_reading_says(history: History, look: int, model: int | None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         lake = open_lake(folder, create=True)
-        add_images(lake, history.images)
+        add_images(lake, stored_once(history.images))
         add_embeddings(lake, history.embeddings)
         add_scores(lake, history.scores)
         add_looks(lake, 2)
@@ -255,6 +269,10 @@ def check_views(sql: duckdb.DuckDBPyConnection, history: History, look: int, mod
     assert asked(sql, "SELECT image_key, reason, etag FROM rejected ORDER BY image_key") == [
         {name: row[name] for name in ("image_key", "reason", "etag")}
         for row in history.with_status("rejected").values()
+    ]
+    assert asked(sql, "SELECT image_key, reason, is_shown FROM unreadable ORDER BY image_key") == [
+        {"image_key": key, "reason": row["reason"], "is_shown": key in live}
+        for key, row in history.with_status("unreadable").items()
     ]
     assert asked(sql, "FROM score_history ORDER BY scored_at") == sorted(
         history.scores, key=lambda row: row["scored_at"]

@@ -20,9 +20,11 @@ logger = logging.getLogger(__name__)
 MOST_WITNESSES = 3
 
 # Each name once: a store that lists one twice (two spellings of it, a gateway's fault) would give it two rows.
+TWICE_LISTED = """
+    CREATE TEMP TABLE twice AS SELECT path, count(*) - 1 AS more FROM {listing} GROUP BY path HAVING count(*) > 1
+"""
 LISTED = """
-    CREATE TEMP TABLE twice AS SELECT path, count(*) - 1 AS more FROM '{file}' GROUP BY path HAVING count(*) > 1;
-    CREATE VIEW listing AS
+    CREATE OR REPLACE VIEW listing AS
     SELECT path AS image_key, * EXCLUDE (path) FROM '{file}' ANTI JOIN twice USING (path)
     UNION ALL
     SELECT path, * EXCLUDE (path) FROM '{file}' SEMI JOIN twice USING (path)
@@ -30,12 +32,14 @@ LISTED = """
 """
 # What the table says of each key that it does not hold as deleted.
 KNOWN = """
-    CREATE TEMP TABLE known AS SELECT image_key, etag, size_bytes, status FROM newest_images WHERE status <> 'deleted'
+    CREATE TEMP TABLE known AS
+    SELECT image_key, etag, size_bytes, status, CASE WHEN status = 'unreadable' THEN reason END AS refused
+    FROM newest_images WHERE status <> 'deleted'
 """
 # What an unreadable object was when it could still be read: no row where it never could.
 BEFORE = """
     CREATE TEMP TABLE before AS
-    SELECT image_key, status FROM image_history
+    SELECT image_key, status FROM {history}
     SEMI JOIN (SELECT image_key FROM known WHERE status = 'unreadable') USING (image_key)
     WHERE status <> 'unreadable'
     QUALIFY row_number() OVER (PARTITION BY image_key ORDER BY ingested_at DESC) = 1
@@ -50,7 +54,7 @@ STATES = """
 """
 TO_READ = """
     CREATE TEMP TABLE to_read AS
-    SELECT listing.*, known.image_key IS NOT NULL AS known
+    SELECT listing.*, known.image_key IS NOT NULL AS known, known.refused AS last_reason, known.etag AS last_etag
     FROM listing LEFT JOIN known USING (image_key)
     WHERE known.image_key IS NULL OR known.status = 'unreadable' OR known.etag IS DISTINCT FROM listing.etag
        OR known.size_bytes IS DISTINCT FROM listing.size_bytes
@@ -61,23 +65,20 @@ WORK = """
     CREATE TEMP TABLE work AS
     WITH
     contents AS (
-        SELECT image_key, etag, size_bytes, ingested_at, {'sha256': sha256, 'width': width, 'height': height,
-               'format': format, 'reason': reason} AS stored
-        FROM image_history WHERE status = 'ok'),
+        SELECT image_key, etag, size_bytes, ingested_at, {{'sha256': sha256, 'width': width, 'height': height,
+               'format': format, 'reason': reason}} AS stored
+        FROM {history} WHERE status = 'ok'),
     twins AS (
         SELECT etag, size_bytes, arg_max(stored, ingested_at) AS stored
         FROM contents SEMI JOIN to_read USING (etag, size_bytes) GROUP BY etag, size_bytes),
     own AS (
         SELECT image_key, arg_max(stored, ingested_at) AS stored
-        FROM contents SEMI JOIN to_read USING (image_key) GROUP BY image_key),
-    last AS (
-        SELECT newest.image_key, newest.reason AS last_reason, newest.etag AS last_etag
-        FROM newest_images AS newest SEMI JOIN to_read USING (image_key) WHERE newest.status = 'unreadable')
-    SELECT to_read.*, states.was, last_reason, last_etag, own.stored.sha256 AS own_sha256,
+        FROM contents SEMI JOIN to_read USING (image_key) GROUP BY image_key)
+    SELECT to_read.*, states.was, own.stored.sha256 AS own_sha256,
            coalesce(twins.stored, own.stored) AS stored
     FROM to_read LEFT JOIN states USING (image_key) LEFT JOIN twins
          ON twins.etag = to_read.etag AND twins.size_bytes = to_read.size_bytes
-    LEFT JOIN own ON own.image_key = to_read.image_key LEFT JOIN last ON last.image_key = to_read.image_key
+    LEFT JOIN own ON own.image_key = to_read.image_key
 """
 # Known and no longer listed, unless it lies where nobody could look.
 GONE = """
@@ -113,14 +114,27 @@ class Comparison:
             for page in self._source.pictures(self.passed):
                 if page.num_rows:
                     writer.write_batch(page)
-        self._sql.execute(LISTED.format(file=file))
+        # A directory has each name once: they need not be counted.
+        counted = f"'{file}'" if self._source.store.directory is None else f"(FROM '{file}' LIMIT 0)"
+        self._sql.execute(TWICE_LISTED.format(listing=counted))
+        self._sql.execute(f"CREATE VIEW listing AS SELECT path AS image_key, * EXCLUDE (path) FROM '{file}'")
+        if self.count("twice"):
+            self._sql.execute(LISTED.format(file=file))
         for path, more in self._sql.execute("FROM twice ORDER BY path").fetchall():
             logger.warning("%s is listed %d times and taken once", path, more + 1)
             self.passed.some([path] * more, TWICE)
         unlisted = pa.table({"folder": pa.array([one.path for one in self.passed.unreadable], pa.string())})
         self._sql.register("unlisted", unlisted)
-        for statement in (KNOWN, BEFORE, STATES, TO_READ, WORK, GONE):
-            self._sql.execute(statement)
+        self._sql.execute(KNOWN)
+        self._sql.execute(BEFORE.format(history=self._history("known WHERE status = 'unreadable'")))
+        self._sql.execute(STATES)
+        self._sql.execute(TO_READ)
+        self._sql.execute(WORK.format(history=self._history("to_read")))
+        self._sql.execute(GONE)
+
+    def _history(self, asked: str) -> str:
+        """The images' history for whoever asks it about these rows: on most nights it is not read."""
+        return "image_history" if self.count(asked) else "(FROM image_history LIMIT 0)"
 
     @property
     def unreadable(self) -> tuple[PassedOver, ...]:
