@@ -10,7 +10,8 @@ import json
 import math
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -90,14 +91,14 @@ class Table:
         from deltalake.exceptions import DeltaError
 
         table = self._open_or_create()
-        if table.transaction_version(application_id) is not None:
+        if self._version_of(table, application_id) is not None:
             return False
         self._check_epoch(table)
         try:
             self._append(table, parts, {application_id: 1})
         except (DeltaError, OSError) as error:
             table = self._open_or_create()
-            if table.transaction_version(application_id) is not None:  # its twin, or ours whose answer was lost
+            if self._version_of(table, application_id) is not None:  # its twin, or ours whose answer was lost
                 return False
             self._check_epoch(table)
             raise self._failure("can't be committed", error) from error
@@ -112,7 +113,7 @@ class Table:
         from deltalake.exceptions import DeltaError
 
         table = self._open_or_create()
-        if (table.transaction_version(WRITER) or 0) >= self.epoch:
+        if (self._version_of(table, WRITER) or 0) >= self.epoch:
             return
         try:
             self._append(table, [], {})
@@ -143,18 +144,34 @@ class Table:
             self.store.settle(path)
             version += 1
 
+    def _version_of(self, table: Any, application_id: str) -> int | None:
+        """The last version that a Delta application committed."""
+        with self._reading():
+            version: int | None = table.transaction_version(application_id)
+            return version
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """What delta-rs raises while it reads on in the log of a table that is open, as the lake's own errors."""
+        from deltalake.exceptions import DeltaError
+
+        try:
+            yield
+        except (DeltaError, OSError) as error:
+            raise self._failure("can't be read", error) from error
+
     def _check_epoch(self, table: Any) -> None:
-        newest = table.transaction_version(WRITER) or 0
+        newest = self._version_of(table, WRITER) or 0
         if self.epoch and newest > self.epoch:
             raise lost(self.store.uri, newest)
 
     def files(self) -> list[TableFile]:
         """The committed files, oldest path first; none where the table does not exist yet."""
-        table = retried(self._open)
-        return [] if table is None else self._files(table)
+        return retried(lambda: [] if (table := self._open()) is None else self._files(table))
 
     def _files(self, table: Any) -> list[TableFile]:
-        actions = pa.table(table.get_add_actions(flatten=True))
+        with self._reading():
+            actions = pa.table(table.get_add_actions(flatten=True))
         rows = actions.select([c for c in actions.column_names if c in _ACTION_COLUMNS or c.startswith("partition.")])
         return sorted((self._file(row) for row in rows.to_pylist()), key=lambda file: file.path)
 
@@ -191,7 +208,8 @@ class Table:
         """Parts that commits after a time have removed: readers of the table as it was may still have them open."""
 
         def removed(hours: float) -> set[str]:
-            paths = table.vacuum(retention_hours=math.ceil(hours), dry_run=True, enforce_retention_duration=False)
+            with self._reading():
+                paths = table.vacuum(retention_hours=math.ceil(hours), dry_run=True, enforce_retention_duration=False)
             return {f"{self.name}/{unquote(path)}" for path in paths}
 
         return removed(0) - removed((datetime.now(UTC) - before) / timedelta(hours=1))

@@ -157,6 +157,40 @@ def test_a_commit_whose_answer_is_lost_happens_once(
     assert [file.rows for file in lake.images.files()] == [1]
 
 
+@pytest.mark.parametrize("read", ["transaction_version", "get_add_actions"])
+def test_a_table_whose_log_breaks_off_once_it_is_open_is_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: str
+) -> None:
+    lake = open_lake(str(tmp_path / "lake"), create=True)
+    reads, failures = getattr(DeltaTable, read), [1, 1]
+
+    def stumbling(table: DeltaTable, *arguments: Any, **options: Any) -> object:
+        if failures:
+            failures.pop()
+            raise OSError("error decoding response body")
+        return reads(table, *arguments, **options)
+
+    monkeypatch.setattr(DeltaTable, read, stumbling)
+    lake.images.commit([lake.images.write_part(images(), "part")], application_id="run")
+    assert [file.rows for file in lake.images.files()] == [1]
+
+
+def test_credentials_that_expire_once_a_table_is_open_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lake = open_lake(str(tmp_path / "lake"), create=True)
+
+    def expired(_table: DeltaTable, _application_id: str) -> None:
+        raise OSError(
+            "Kernel error -> 403 Forbidden\n <Error><Code>ExpiredToken</Code><Message>it ended</Message></Error>"
+        )
+
+    monkeypatch.setattr(DeltaTable, "transaction_version", expired)
+    with pytest.raises(LakeError, match=r"have expired \(ExpiredToken: it ended\)") as raised:
+        lake.images.commit([lake.images.write_part(images(), "part")], application_id="run")
+    assert "\n" not in str(raised.value)
+
+
 def test_a_table_that_can_not_be_opened_at_first_is_asked_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,7 +27,8 @@ PICTURES = 28
 HANGS_AFTER = 600.0  # seconds, on a busy machine
 SHORT_LEASE = 1.5  # seconds without a sign of life, of a run that is to be taken over from
 # What retries have to cover: a night in this weather completes.
-BAD = Weather({"lost new": 0.4, "busy": 0.2, "lost": 0.05, "reset": 0.05, "short": 0.05, "stall": 0.005})
+BAD = Weather({"lost new": 0.4, "busy": 0.2, "lost": 0.05, "reset": 0.02, "short": 0.02, "stall": 0.005})
+UNSETTLED = Weather({fault: rate / 3 for fault, rate in BAD.rates.items()})
 FAIR = Weather()
 
 _children = multiprocessing.get_context("forkserver")
@@ -242,9 +243,9 @@ class Campaign:
             self._ended(child)
         self._look()
 
-    def in_bad_weather(self) -> None:
+    def in_bad_weather(self, weather: Weather = BAD) -> None:
         self.shop.change()
-        self._alone("in bad weather", BAD)
+        self._alone("in bad weather", weather)
 
     def expired(self) -> None:
         """The token ends in the middle of the night, and is renewed some requests later, or not."""
@@ -256,7 +257,7 @@ class Campaign:
         """A slow night whose signs of life are refused or late; another waits for it, and takes over."""
         self.shop.change()
         renewals: Renewals = self.draw.choice(["refused", "late"])
-        weather = Weather(renewals=renewals, late_seconds=2 * SHORT_LEASE, delay_seconds=0.05)
+        weather = Weather(renewals=renewals, late_seconds=2 * SHORT_LEASE, delay_seconds=0.02)
         with self._night("without signs of life", weather, lease_seconds=SHORT_LEASE) as first:
             time.sleep(self._seconds / 2)
             with self._night("took over", endpoint=None, waits=True) as second:
