@@ -39,6 +39,7 @@ COMMANDS = (
     keeping.versions,
     keeping.rollback,
     keeping.collect,
+    keeping.catalogue,
 )
 
 HELP = """Scores and indexes a shop's product pictures: how they feel, and which ones look alike.
