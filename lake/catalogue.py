@@ -22,6 +22,7 @@ import duckdb
 import pyarrow as pa
 
 from lake.asking import lock
+from lake.comments import write_comments
 from lake.definitions import Definitions
 from lake.directory import write as write_file
 from lake.errors import LakeError
@@ -174,6 +175,7 @@ def _write_once(lake: Lake, place: Place, file: Path | None) -> None:
                 connection.execute(f"SET VARIABLE {VARIABLE} = {quoted(lake.store.url())}")
                 _create_views(connection, lake, place)
                 connection.execute(f"CREATE TABLE {MARK} AS SELECT {quoted(place.root)} AS lake")
+                write_comments(connection)
                 connection.execute(f"COMMENT ON TABLE {MARK} IS {quoted(place.mark)}")
         except duckdb.Error as error:
             raise _failure(error, lake, f"{CATALOGUE} can't be written") from error

@@ -34,6 +34,7 @@ COMMANDS = (
     reading.search,
     reading.near_duplicates,
     reading.sql,
+    reading.schema,
     reading.status,
     doctor.doctor,
     keeping.versions,
