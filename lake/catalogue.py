@@ -10,19 +10,24 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple
 from functools import partial
 from importlib.resources import files as package_files
+from pathlib import Path
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
 from lake.asking import lock
+from lake.comments import write_comments
+from lake.definitions import Definitions
+from lake.directory import write as write_file
 from lake.errors import LakeError
 from lake.lake import Lake
+from lake.places import CATALOGUE, MARK, VARIABLE, Place, quoted
 from lake.retries import retried
 from lake.s3 import authorities
 from lake.scratch import scratch
@@ -31,7 +36,6 @@ from lake.store_errors import by_cause
 from lake.tables import Table, TableFile
 from lake.versions import Versions
 
-CATALOGUE = "catalogue.duckdb"
 CATALOGUE_ATTEMPTS = 3
 NO_VERSION = -1  # the number of none
 
@@ -76,8 +80,10 @@ def workbench(lake: Lake, *, memory_limit: str = "2GB") -> Iterator[duckdb.DuckD
     with _opened(lake) as connection:
         connection.execute("SET memory_limit = ?", [memory_limit])
         images, embeddings = (table.files() for table in (lake.images, lake.embeddings))
+        definitions = Definitions()
         _create(
             connection,
+            definitions,
             "tables",
             images=_relation(lake.images, images),
             embeddings=_relation(lake.embeddings, embeddings),
@@ -85,6 +91,7 @@ def workbench(lake: Lake, *, memory_limit: str = "2GB") -> Iterator[duckdb.DuckD
         )
         _create(
             connection,
+            definitions,
             "places",
             images=_relation(lake.images, images, located=True),
             embeddings=_relation(lake.embeddings, embeddings, located=True),
@@ -96,7 +103,7 @@ def workbench(lake: Lake, *, memory_limit: str = "2GB") -> Iterator[duckdb.DuckD
 def _opened(lake: Lake) -> Iterator[duckdb.DuckDBPyConnection]:
     with scratch() as spill, duckdb.connect() as connection:
         try:
-            connection.execute(f"SET temp_directory = {_quoted(str(spill))}")
+            connection.execute(f"SET temp_directory = {quoted(str(spill))}")
             prepare(connection, lake.store)
             with _signals_as_they_came():
                 yield connection
@@ -118,7 +125,7 @@ def _signals_as_they_came() -> Iterator[None]:
 
 
 def prepare(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
-    """Let the connection read the store's files: in an S3 lake, load httpfs and hand over the credentials."""
+    """Let the connection read the store's files: of an S3 lake, load httpfs and hand over credentials and its root."""
     connection.execute("SET allow_persistent_secrets = false")  # neither read the user's nor write there
     connection.execute("SET TimeZone = 'UTC'")
     connection.execute("SET autoinstall_known_extensions = false")
@@ -126,45 +133,56 @@ def prepare(connection: duckdb.DuckDBPyConnection, store: Store) -> None:
     connection.execute("SET parquet_metadata_cache = true")
     if store.s3 is None:
         return
+    connection.execute(f"SET VARIABLE {VARIABLE} = {quoted(store.url())}")
     # The extension lies inside its PyPI wheel: nothing is downloaded at run time.
     wheel = package_files("duckdb_extension_httpfs") / "extensions" / f"v{duckdb.__version__}"
-    connection.execute(f"LOAD {_quoted(str(wheel / 'httpfs.duckdb_extension'))}")
+    connection.execute(f"LOAD {quoted(str(wheel / 'httpfs.duckdb_extension'))}")
     if bundle := authorities():
         connection.execute("SET ca_cert_file = ?", [bundle])
     connection.execute("SET enable_http_metadata_cache = true")
     names = {"access_key_id": "KEY_ID", "secret_access_key": "SECRET", "session_token": "SESSION_TOKEN"}
-    options = {names[name]: _quoted(value) for name, value in store.s3.credentials().items()}
-    options["REGION"] = _quoted(store.s3.region)
+    options = {names[name]: quoted(value) for name, value in store.s3.credentials().items()}
+    options["REGION"] = quoted(store.s3.region)
     if store.s3.endpoint:
-        options["ENDPOINT"] = _quoted(store.s3.endpoint.split("://", 1)[1].rstrip("/"))
+        options["ENDPOINT"] = quoted(store.s3.endpoint.split("://", 1)[1].rstrip("/"))
         options |= {"URL_STYLE": "'path'", "USE_SSL": "false" if store.s3.allow_http else "true"}
     rendered = ", ".join(f"{name} {value}" for name, value in options.items())
     connection.execute(f"CREATE OR REPLACE SECRET lake (TYPE s3, {rendered})")
 
 
-def write_catalogue(lake: Lake) -> str:
-    """Write catalogue.duckdb whole; a client that has the old file open keeps the old. Returns its URL.
+def write_catalogue(lake: Lake, *, at: str | None = None, file: Path | None = None) -> str:
+    """Write catalogue.duckdb whole; a client that has the old file open keeps the old. Returns its URL or path.
 
-    Where something is committed meanwhile, it is written again: of two writers, the later state stays.
+    Where something is committed meanwhile, it is written again: of two writers, the later state stays. `at`: the root
+    where its readers find the lake's files, wherever the catalogue lies; else they find them beside it. `file`: to
+    write there and not into the lake.
     """
+    place = Place(lake.store.url()) if at is None else Place(at.rstrip("/"), fixed=True)
     for _ in range(CATALOGUE_ATTEMPTS):
         state = _state(lake)
-        retried(partial(_write_once, lake))
+        retried(partial(_write_once, lake, place, file))
         if _state(lake) == state:
             break
-    return lake.store.url(CATALOGUE)
+    return lake.store.url(CATALOGUE) if file is None else str(file)
 
 
-def _write_once(lake: Lake) -> None:
+def _write_once(lake: Lake, place: Place, file: Path | None) -> None:
     with scratch() as folder:
         path = folder / CATALOGUE
         try:
             with duckdb.connect(str(path)) as connection:
                 prepare(connection, lake.store)
-                _create_views(connection, lake)
+                connection.execute(f"SET VARIABLE {VARIABLE} = {quoted(lake.store.url())}")
+                _create_views(connection, lake, place)
+                connection.execute(f"CREATE TABLE {MARK} AS SELECT {quoted(place.root)} AS lake")
+                write_comments(connection)
+                connection.execute(f"COMMENT ON TABLE {MARK} IS {quoted(place.mark)}")
         except duckdb.Error as error:
             raise _failure(error, lake, f"{CATALOGUE} can't be written") from error
-        lake.store.put(CATALOGUE, path.read_bytes())
+        if file is None:
+            lake.store.put(CATALOGUE, path.read_bytes())
+        else:
+            write_file(file.absolute(), path)
 
 
 def _state(lake: Lake) -> tuple[object, ...]:
@@ -183,7 +201,7 @@ def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0]
 
 
-def _create_views(connection: duckdb.DuckDBPyConnection, lake: Lake) -> list[str]:
+def _create_views(connection: duckdb.DuckDBPyConnection, lake: Lake, place: Place | None = None) -> list[str]:
     """Everything that readers ask; the URLs of the files that it reads."""
     serving = lake.serving()
     _create_versions(connection, lake.looks, serving.look_version)
@@ -192,11 +210,12 @@ def _create_views(connection: duckdb.DuckDBPyConnection, lake: Lake) -> list[str
     connection.execute("CREATE TABLE serving (look_version INTEGER, index_version INTEGER, model_version INTEGER)")
     connection.execute("INSERT INTO serving VALUES (?, ?, ?)", list(astuple(serving)))
     files = {table: table.files() for table in (lake.images, lake.embeddings, lake.scores, lake.runs)}
-    tables = {table.name: _relation(table, committed) for table, committed in files.items()}
-    runs = tables.pop("runs")
-    _create(connection, "tables", **tables)
+    tables = {table.name: _relation(table, committed, place=place) for table, committed in files.items()}
+    runs, definitions = tables.pop("runs"), Definitions()
+    _create(connection, definitions, "tables", **tables)
     _create(
         connection,
+        definitions,
         "readers",
         runs=runs,
         look_version=serving.look_version or NO_VERSION,
@@ -205,10 +224,10 @@ def _create_views(connection: duckdb.DuckDBPyConnection, lake: Lake) -> list[str
     return [file.url for committed in files.values() for file in committed]
 
 
-def _create(connection: duckdb.DuckDBPyConnection, name: str, **words: str | int) -> None:
-    """Run `lake/views/NAME.sql`, the words in braces filled in."""
-    sql = (package_files("lake") / "views" / f"{name}.sql").read_text(encoding="utf-8")
-    connection.execute(sql.format(**words))
+def _create(connection: duckdb.DuckDBPyConnection, definitions: Definitions, name: str, **words: str | int) -> None:
+    """Carry out `lake/views/NAME.sql`, the words in braces filled in."""
+    for statement in definitions.statements(name, **words):
+        connection.execute(statement)
 
 
 def _create_versions(connection: duckdb.DuckDBPyConnection, versions: Versions, serving: int | None) -> None:
@@ -243,34 +262,43 @@ def describe_versions(versions: Versions, serving: int | None) -> list[dict[str,
     ]
 
 
-def _relation(table: Table, files: Sequence[TableFile], *, located: bool = False) -> str:
+def _relation(table: Table, files: Sequence[TableFile], *, located: bool = False, place: Place | None = None) -> str:
     """The table's committed files as something to select from; typed and empty where there are none.
 
-    `located` adds each row's place: filename and file_row_number.
+    `located` adds each row's place: filename and file_row_number. With a `place`, files are found from there.
     """
     if not files:
         columns = [f"NULL::{_sql_type(f.type)} AS {f.name}" for f in table.schema]
         columns += ["NULL::VARCHAR AS filename", "NULL::BIGINT AS file_row_number"] if located else []
         return f"(SELECT {', '.join(columns)} WHERE false)"
-    # Not by hive_partitioning: DuckDB reads KEY=VALUE from the whole path, the lake's own folder included.
-    options = "hive_partitioning = false" + (", filename = true, file_row_number = true" if located else "")
+
+    def read(some: Sequence[TableFile]) -> str:
+        named = listed(file.url for file in some) if place is None else place.files(file.path for file in some)
+        # Not by hive_partitioning: DuckDB reads KEY=VALUE from the whole path, the lake's own folder included.
+        return (
+            f"read_parquet({named}, hive_partitioning = false{', filename = true, file_row_number = true' * located})"
+        )
+
+    relation = _by_partition(table, files, read)
+    return relation if place is None else f"(SELECT * FROM {relation} WHERE {place.check})"
+
+
+def _by_partition(table: Table, files: Sequence[TableFile], read: Callable[[Sequence[TableFile]], str]) -> str:
+    """The files as `read` reads them, with the column that stands in their folders' names."""
     column = table.partition_by
     if column is None:
-        return f"read_parquet({listed(file.url for file in files)}, {options})"
+        return read(files)
     kind = _sql_type(table.schema.field(column).type)
-    by_value: dict[int, list[str]] = defaultdict(list)
+    by_value: dict[int, list[TableFile]] = defaultdict(list)
     for file in files:
-        by_value[int(file.partition[column])].append(file.url)
-    parts = (
-        f"SELECT *, {value}::{kind} AS {column} FROM read_parquet({listed(urls)}, {options})"
-        for value, urls in sorted(by_value.items())
-    )
+        by_value[int(file.partition[column])].append(file)
+    parts = (f"SELECT *, {value}::{kind} AS {column} FROM {read(some)}" for value, some in sorted(by_value.items()))
     return f"({' UNION ALL BY NAME '.join(parts)})"
 
 
 def listed(urls: Iterable[str]) -> str:
     """Files as DuckDB's `read_parquet` takes them."""
-    return "[" + ", ".join(map(_quoted, urls)) + "]"
+    return "[" + ", ".join(map(quoted, urls)) + "]"
 
 
 def _sql_type(kind: pa.DataType) -> str:
@@ -291,7 +319,3 @@ _SQL_TYPES = {
     "double": "DOUBLE",
     "timestamp[us, tz=UTC]": "TIMESTAMP WITH TIME ZONE",
 }
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"

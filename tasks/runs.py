@@ -13,10 +13,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from lake.catalogue import CATALOGUE, write_catalogue
+from lake.catalogue import write_catalogue
 from lake.errors import LakeBusy, LakeError, StoreUnavailable
 from lake.lake import Lake
 from lake.lease import Lease, acquire
+from lake.places import CATALOGUE
 from lake.presence import OpenRun, Presence, Writer, dead_runs, forget
 from lake.schemas import RUNS, STAGE
 from tasks import progress, shards

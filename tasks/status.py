@@ -7,6 +7,7 @@ from typing import Any
 from lake import catalogue
 from lake.lake import Lake
 from lake.lease import held_by
+from lake.places import CATALOGUE
 from lake.presence import is_at_work
 
 LAST_RUN = """
@@ -32,7 +33,7 @@ def read_status(lake: Lake) -> dict[str, Any]:
         last_run = _one(sql, LAST_RUN)
     return {
         "lake": lake.uri,
-        "catalogue": lake.store.url(catalogue.CATALOGUE),
+        "catalogue": lake.store.url(CATALOGUE),
         **(counts or {}),
         "promoted_look": lake.looks.current(),
         "promoted_model": lake.models.current(),

@@ -30,7 +30,8 @@ CREATE MACRO product_polarity() AS TABLE
 CREATE MACRO similar_to(key, k := 10) AS TABLE
     SELECT others.image_key, others.product_id, scores.polarity,
            list_cosine_similarity(others.embedding, wanted.embedding) AS similarity
-    FROM (SELECT embedding FROM embeddings WHERE image_key = key) AS wanted, embeddings AS others
+    FROM (SELECT embedding FROM embeddings WHERE image_key = key) AS wanted
+    CROSS JOIN embeddings AS others
     LEFT JOIN scores USING (image_key)
     WHERE others.image_key <> key ORDER BY similarity DESC, others.image_key LIMIT k;
 

@@ -34,11 +34,13 @@ COMMANDS = (
     reading.search,
     reading.near_duplicates,
     reading.sql,
+    reading.schema,
     reading.status,
     doctor.doctor,
     keeping.versions,
     keeping.rollback,
     keeping.collect,
+    keeping.catalogue,
 )
 
 HELP = """Scores and indexes a shop's product pictures: how they feel, and which ones look alike.

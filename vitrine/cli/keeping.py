@@ -1,9 +1,12 @@
-"""The commands that look after a lake's versions: init-model, versions, rollback, collect."""
+"""The commands that look after a lake: init-model, versions, rollback, collect, catalogue."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Literal
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
 
 from flows.parameters import CollectParameters, InitModelParameters
 from lake.collection_policy import CollectionPolicy
@@ -69,3 +72,30 @@ def collect(parameters: CollectParameters, dry_run: DryRunOption = False, as_jso
     else:
         done = run(parameters)
     print_result(as_json, {"dry_run": dry_run, **asdict(done)}, print_collected)
+
+
+def catalogue(
+    at: Annotated[
+        str | None,
+        typer.Option(metavar="URI", help="Where its readers find the lake's files, instead of beside the catalogue."),
+    ] = None,
+    to: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write this file, and not the lake's catalogue.duckdb.")
+    ] = None,
+    lake: LakeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write catalogue.duckdb anew, or one for elsewhere.
+
+    A run writes it by itself. A lake that was copied, and is attached rather than opened, needs one of its own.
+    """
+    from lake.catalogue import write_catalogue
+    from vitrine.cli.printing import print_fields
+
+    if to is not None and at is None:
+        raise typer.BadParameter("--to needs --at URI: a catalogue looks for the lake's files beside itself")
+    if at is not None and "://" not in at:
+        at = str(Path(at).expanduser().absolute())
+    opened = open_lake(lake)
+    written = write_catalogue(opened, at=at, file=to)
+    print_result(as_json, {"catalogue": written, "reads": at or opened.store.url()}, print_fields)

@@ -137,6 +137,17 @@ def sql(
     print_result(as_json, answers[0] if len(answers) == 1 else answers, partial(print_answers, answers))
 
 
+def schema(lake: LakeOption = None, as_json: JsonOption = False) -> None:
+    """List the views, columns and macros that SQL may ask."""
+    from lake.catalogue import connect
+    from lake.comments import describe
+    from vitrine.cli.summaries import print_schema
+
+    with connect(open_lake(lake)) as connection:
+        described = describe(connection)
+    print_result(as_json, described, print_schema)
+
+
 def status(lake: LakeOption = None, as_json: JsonOption = False) -> None:
     """What the lake holds, what serves, how the last run went."""
     from tasks.status import read_status

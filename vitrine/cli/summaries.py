@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from vitrine.cli.printing import cell, console, print_fields, print_rows, to_stderr
 
 if TYPE_CHECKING:
+    from lake.comments import Described
     from lake.health import Finding
     from lake.rollback import RolledBack
     from tasks.ingest.stage import IngestSummary
@@ -227,6 +228,16 @@ def print_answers(answers: Sequence[Sequence[Mapping[str, Any]]], _: object) -> 
 def print_exported(exported: Exported) -> None:
     """Where an answer went."""
     console.print(f"{exported.rows} rows in {exported.file}")
+
+
+def print_schema(described: Sequence[Described]) -> None:
+    """What SQL may ask, a view or macro after another."""
+    for each in described:
+        call = f"({', '.join(each.parameters)})" if each.kind == "macro" else ""
+        console.print(f"{each.name}{call}", style="bold")
+        console.print(f"  {each.comment}")
+        for column in each.columns:
+            console.print(f"  {column.name:<20} {column.type}: {column.comment}", markup=False)
 
 
 def print_status(status: Mapping[str, Any]) -> None:

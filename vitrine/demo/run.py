@@ -16,6 +16,7 @@ from flows.parameters import IngestParameters, NightlyParameters, RetrainParamet
 from flows.settings import read_settings
 from lake import catalogue
 from lake.lake import Lake, open_lake
+from lake.places import CATALOGUE
 from tasks import progress
 from tasks.night import NightSummary
 from tasks.retrain.stage import RetrainSummary
@@ -171,6 +172,6 @@ def _look_around(
             f"{vitrine} search {source / key} {option}",
             f'{vitrine} sql "FROM product_polarity() LIMIT 5" {option}',
             f"{vitrine} nightly {source} {option}    # nothing changed: nothing is done",
-            f"open {lake_uri}/{catalogue.CATALOGUE} read-only in any DuckDB client",
+            f"open {lake_uri}/{CATALOGUE} read-only in any DuckDB client",
         ],
     )
