@@ -113,6 +113,10 @@ class Counting:
     before: Any = None
     etag: str | None = None  # that the listing gives every object instead of its own
 
+    @property
+    def directory(self) -> Path | None:
+        return self.store.directory
+
     def listing(self, prefix: str = "", passed: Any = None) -> Iterator[pa.RecordBatch]:
         for page in self.store.listing(prefix, passed):
             etags = page["etag"] if self.etag is None else pa.array([self.etag] * page.num_rows)

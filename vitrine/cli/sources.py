@@ -20,7 +20,7 @@ def passed_over(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List what in a source is not taken for a picture, and why."""
+    """List what in a source is passed over, and why."""
     from tasks.ingest.config import IngestConfig
     from tasks.ingest.source import Source
     from tasks.ingest.source import passed_over as names_in
