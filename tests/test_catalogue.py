@@ -317,6 +317,11 @@ def check_macros(sql: duckdb.DuckDBPyConnection, history: History, look: int, mo
     embeddings = history.embeddings_of(look)
     for key in [*KEYS, "unknown"]:
         query = "SELECT image_key, similarity, polarity FROM similar_to(?, k := 3)"
+        if embeddings and key not in embeddings:
+            with pytest.raises(duckdb.InvalidInputException, match=f"no picture {key} .* did you mean ") as error:
+                sql.execute(query, [key])
+            assert str(error.value).rpartition("did you mean ")[2] in embeddings
+            continue
         similar, expected = sql.execute(query, [key]).fetchall(), slowly_similar(embeddings, key)[:3]
         assert [other for other, _, _ in similar] == [other for other, _ in expected]
         assert [value for _, value, _ in similar] == pytest.approx([value for _, value in expected])
@@ -384,6 +389,23 @@ def test_two_keys_with_one_content_share_its_score_and_its_embedding(local: Lake
     assert rows == [("a", "shoe", 0.75), ("b", "hat", 0.75)]
     assert vectors == [(key, product, embedding(3, "same", 1)["embedding"]) for key, product, _ in rows]
     assert similar == [("b", "hat", 0.75, pytest.approx(1))]
+
+
+def test_an_unknown_key_is_an_error_that_names_the_one_that_was_meant(local: Lake) -> None:
+    keys = ["mugs/blue-mug/1.jpg", "mugs/red-mug/1.jpg", "plates/blue/1.jpg"]
+    add_images(local, [image(at, key, key) for at, key in enumerate(keys)])
+    add_embeddings(local, [embedding(at, key, 1) for at, key in enumerate(keys)])
+    add_looks(local, 1)
+
+    with connect(local) as sql:
+        for wrong, meant in [
+            ("mugs/blue-mugg/1.jpg", keys[0]),
+            ("mug/red-mug/1.jpg", keys[1]),
+            ("plates/blu/1", keys[2]),
+        ]:
+            with pytest.raises(duckdb.InvalidInputException, match=f"no picture {wrong} .* did you mean {meant}"):
+                sql.execute(f"FROM similar_to('{wrong}')")
+        assert len(sql.execute(f"FROM similar_to('{keys[0]}')").fetchall()) == 2
 
 
 def test_a_content_that_two_runs_scored_counts_once_and_the_first(local: Lake) -> None:

@@ -30,7 +30,12 @@ CREATE MACRO product_polarity() AS TABLE
 CREATE MACRO similar_to(key, k := 10) AS TABLE
     SELECT others.image_key, others.product_id, scores.polarity,
            list_cosine_similarity(others.embedding, wanted.embedding) AS similarity
-    FROM (SELECT embedding FROM embeddings WHERE image_key = key) AS wanted
+    FROM (SELECT CASE WHEN own IS NULL AND nearest IS NOT NULL
+                      THEN error('no picture ' || coalesce(key, 'NULL') || ' has an embedding: did you mean ' || nearest)
+                      ELSE own END AS embedding
+          FROM (SELECT (SELECT embedding FROM embeddings WHERE image_key = key) AS own,
+                       (SELECT arg_max(image_key, jaro_winkler_similarity(image_key, coalesce(key, '')))
+                        FROM embeddings) AS nearest)) AS wanted
     CROSS JOIN embeddings AS others
     LEFT JOIN scores USING (image_key)
     WHERE others.image_key <> key ORDER BY similarity DESC, others.image_key LIMIT k;
