@@ -53,7 +53,13 @@ def test_search_prints_the_neighbours_that_exact_search_finds(shop: SmallLake) -
 
 def test_the_runner_of_one_s_own_times_every_unit_of_an_ingest(shop: SmallLake, tmp_path: Path) -> None:
     *units, summary = run("own_runner.py", str(shop.source), str(tmp_path / "lake"))
-    assert [line.split()[2] for line in units] == ["plan_ingest", "ingest_shard", "commit_images", "check_images"]
+    assert [line.split()[2] for line in units] == [
+        "plan_ingest",
+        "ingest_shard",
+        "check_answers",
+        "commit_images",
+        "check_images",
+    ]
     assert f"{len(shop.pictures)} ingested, {BROKEN} rejected" in summary
 
 
