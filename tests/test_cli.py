@@ -322,7 +322,7 @@ def test_a_night_prints_one_json_document_and_a_refused_one_a_line(
     before = run("versions", "indexes", "--lake", small.uri, "--json")
     ended = fresh(*arguments, PREFECT_API_URL=prefect_server.api_url)
     assert (ended.code, ended.out) == (1, "")
-    assert "lacks 10 of the 15 pictures that the lake knows" in ended.err.splitlines()[-1]
+    assert "lacks 10 of the 12 pictures that the lake knows" in ended.err.splitlines()[-1]
     assert ended.err.count("vitrine: ") == 1
     assert "Traceback" not in ended.err
     assert run("versions", "indexes", "--lake", small.uri, "--json") == before
