@@ -17,16 +17,16 @@ from tasks.search.feelings import read_feelings
 TAIL = 0.1  # of the pictures, at both ends of polarity
 
 
-def slices(lake: Lake, plan: IndexPlan, searcher: Searcher) -> dict[str, Mask]:
-    """Rows whose recall is judged by itself: what no earlier version held, and each category that labels name."""
+def judged_rows(lake: Lake, plan: IndexPlan, searcher: Searcher) -> tuple[dict[str, Mask], dict[str, Mask]]:
+    """Rows whose recall is judged by itself, and rows that a search is limited to; one bool a row of the index each.
+
+    By itself is judged what no earlier version held. Searches are limited to both ends of the serving polarity. Each
+    category that labels name stands in both.
+    """
     kept = sum(shard.live for shard in plan.kept)
     new = {"newly encoded": np.arange(len(searcher)) >= kept} if kept else {}
-    return new | _categories(lake, searcher)
-
-
-def filters(lake: Lake, searcher: Searcher) -> dict[str, Mask]:
-    """Rows that a search is limited to: each category that labels name, and both ends of the serving polarity."""
-    return _categories(lake, searcher) | _ends_of_polarity(lake, searcher)
+    categories = _categories(lake, searcher)
+    return new | categories, categories | _ends_of_polarity(lake, searcher)
 
 
 def _categories(lake: Lake, searcher: Searcher) -> dict[str, Mask]:

@@ -28,7 +28,7 @@ from tasks.errors import CountsDisagree
 from tasks.rebuild.config import RebuildConfig
 from tasks.rebuild.earlier_truth import earlier_truth, live_in_kept, write_truth
 from tasks.rebuild.embeddings import read_embeddings
-from tasks.rebuild.judged_rows import filters, slices
+from tasks.rebuild.judged_rows import judged_rows
 from tasks.rebuild.plan import IndexPlan, StoredShard
 from tasks.rebuild.product_rates import ProductRates, product_rates
 from tasks.rebuild.rows import MEMORY_LIMIT, read_live
@@ -145,13 +145,14 @@ def measure_index(
     directory = lake.indexes.fetch(version, config.cache, files)
     if plan.rows > 1:
         searcher = Searcher.open(directory, description)
+        slices, filters = judged_rows(lake, plan, searcher)
         tuned = tune(
             searcher,
             config.recall_target,
             queries=config.recall_queries,
             seed=config.index_seed,
-            slices=slices(lake, plan, searcher),
-            filters=filters(lake, searcher),
+            slices=slices,
+            filters=filters,
             start=plan.setting,
             earlier=earlier_truth(lake, plan),
         )
