@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -16,30 +15,10 @@ from lake.lease import acquire
 from lake.parquet import check_parquet
 from lake.presence import Presence
 from lake.rollback import roll_back
-from tests import small_lake
+from tests import scored_lake, small_lake
 from tests.command_line import Run
-from tests.vector_lake import VectorLake
-from tests.vectors import clustered
 
-POOL = clustered(60, 8, seed=3, clusters=4)
-
-
-@pytest.fixture(scope="module")
-def pattern(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two published indexes, a look, a scored model."""
-    made = VectorLake(str(tmp_path_factory.mktemp("pattern") / "lake"), 8)
-    for night in range(2):
-        made.change({f"{row:03d}.jpg": POOL[row] for row in range(30 * night, 30 * night + 30)})
-        assert small_lake.rebuild(made.uri) is not None
-    made.add_scores(made.promote_model(), dict.fromkeys(made.pictures, (0.25, 0.5, 0.5)))
-    assert made.lake.store.directory is not None
-    return made.lake.store.directory
-
-
-@pytest.fixture
-def root(pattern: Path, tmp_path: Path) -> Path:
-    shutil.copytree(pattern, tmp_path / "lake")
-    return tmp_path / "lake"
+pattern, root = scored_lake.pattern, scored_lake.root
 
 
 def ill(findings: list[Finding]) -> list[tuple[str, str]]:

@@ -23,33 +23,10 @@ from lake.rollback import roll_back
 from lake.store import open_store
 from lake.versions import Versions
 from tasks.status import read_status
-from tests import small_lake
-from tests.vector_lake import VectorLake
-from tests.vectors import clustered
+from tests import scored_lake, small_lake
 
-POOL = clustered(60, 8, seed=3, clusters=4)
+pattern, root = scored_lake.pattern, scored_lake.root
 NOW = CollectionPolicy(keep_versions=1, keep_days=0, longest_run_hours=0)
-
-
-@pytest.fixture(scope="module")
-def pattern(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two published indexes, a look, a scored model, some runs."""
-    made = VectorLake(str(tmp_path_factory.mktemp("pattern") / "lake"), 8)
-    for night in range(2):
-        made.change({f"{row:03d}.jpg": POOL[row] for row in range(30 * night, 30 * night + 30)})
-        assert small_lake.rebuild(made.uri) is not None
-    model = made.promote_model()
-    made.add_scores(model, dict.fromkeys(made.pictures, (0.25, 0.5, 0.5)))
-    made.serve(model)
-    assert made.lake.store.directory is not None
-    return made.lake.store.directory
-
-
-@pytest.fixture
-def root(pattern: Path, tmp_path: Path) -> Path:
-    """A copy of it."""
-    shutil.copytree(pattern, tmp_path / "lake")
-    return tmp_path / "lake"
 
 
 def folders_of(root: Path) -> list[Path]:
