@@ -25,6 +25,10 @@ from index.spec import IndexSpec
 from index.tuning import least
 
 
+class NotOffered(Exception):
+    """A peer has no way to do what is asked, which a table says in its place."""
+
+
 class Peer(Protocol):
     """An index of rows numbered from 0. Each is made with an empty folder of its own."""
 
@@ -36,10 +40,13 @@ class Peer(Protocol):
         """Index unit vectors, N×D, with a number a row."""
 
     def search(self, queries: Floats, width: int, factor: int, above: float | None = None) -> Rows:
-        """The K nearest rows by cosine, −1 for none; `above`: of those whose number is at least so large."""
+        """The K nearest rows by cosine, −1 for none; `above`: of those whose number is at least so large.
+
+        Raises NotOffered where a peer can't filter.
+        """
 
     def night(self, vectors: Floats, along: Floats, gone: Rows) -> None:
-        """Add rows, numbered on from the last, and delete others, until searches see it."""
+        """Add rows, numbered on from the last, and delete others, until searches see it. Raises NotOffered."""
 
     def setting(self, width: int, factor: int) -> str:
         """The knobs by their own names."""
@@ -117,7 +124,7 @@ class Usearch:
     def search(self, queries: Floats, width: int, factor: int, above: float | None = None) -> Rows:
         """All queries in one call."""
         if above is not None:
-            raise NotImplementedError
+            raise NotOffered
         self._index.expansion_search = width
         return np.asarray(self._index.search(queries, K, threads=1).keys).astype(np.int64).reshape(len(queries), -1)
 
@@ -154,7 +161,7 @@ class Hnswlib:
     def search(self, queries: Floats, width: int, factor: int, above: float | None = None) -> Rows:
         """All queries in one call."""
         if above is not None:
-            raise NotImplementedError  # its filter is a Python function, called for every node
+            raise NotOffered  # its filter is a Python function, called for every node
         self._index.set_ef(width)
         return np.asarray(self._index.knn_query(queries, K, num_threads=1)[0]).astype(np.int64)
 
@@ -201,7 +208,7 @@ class Faiss:
 
     def night(self, vectors: Floats, along: Floats, gone: Rows) -> None:
         """autofaiss builds anew; faiss's own numbers would move."""
-        raise NotImplementedError
+        raise NotOffered
 
     def setting(self, width: int, factor: int) -> str:
         """The knobs by their own names."""

@@ -37,7 +37,17 @@ import pyarrow as pa
 
 from benchmarks._embeddings import CHUNK, Embeddings
 from benchmarks._search_data import K, Queries, cpu_seconds, recall_of
-from benchmarks._search_peers import Faiss, Hnswlib, LanceDb, Peer, Usearch, disk_bytes, milliseconds, settle
+from benchmarks._search_peers import (
+    Faiss,
+    Hnswlib,
+    LanceDb,
+    NotOffered,
+    Peer,
+    Usearch,
+    disk_bytes,
+    milliseconds,
+    settle,
+)
 from benchmarks.rebuild import night
 from index.arrays import Floats, Rows
 from index.codebook import CODEBOOK
@@ -167,13 +177,13 @@ def measure(make: Callable[[Path], Peer], asked: Asked, folder: Path, *, nights:
         ]
         filtered = [*(f"{each:.3f}" for each in found)]
         filtered += [f"{milliseconds(peer, asked.filtered.vectors, width, factor, asked.above):.2f}"]
-    except NotImplementedError:
+    except NotOffered:
         pass
     night_s = "–"
     if nights:
         try:
             night_s = f"{cpu_seconds(lambda: peer.night(asked.new, asked.new_along, asked.gone)):.2f}"
-        except NotImplementedError:
+        except NotOffered:
             night_s = "built anew"
     cells = [f"{build_s:.0f}", f"{size / 1e6:.0f}", f"{ms:.2f}", f"{recall:.3f}", peer.setting(width, factor), night_s]
     return [*cells, *filtered]
